@@ -1,0 +1,45 @@
+# Everything runs from ./.venv; the first target that needs it makes it from the lock file.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install test lint types format proto lock demo serve bench clean
+
+install: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/pytest
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo: install
+	$(BIN)/dsp demo
+
+serve: install
+	$(BIN)/dsp serve
+
+proto: install
+	$(BIN)/python -m proto.generate
+
+bench: install
+	$(BIN)/python -m bench
+
+lock:
+	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache

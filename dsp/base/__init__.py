@@ -1,0 +1,1 @@
+"""Money, clock, configuration, metrics, hashing and signing; imports nothing of this project."""

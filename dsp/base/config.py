@@ -1,0 +1,87 @@
+"""Every setting and limit of the system, in one typed tree; one YAML file (or none) overrides the defaults.
+
+`dsp --config FILE`; without it the embedded defaults under one data directory. An unknown or wrong setting is an error
+that names file and field. Environment: ``DSP_DATA_DIR`` overrides ``data_dir``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import yaml
+
+
+class ConfigError(Exception):
+    """A configuration file that cannot be used; the message says file, field and what to write instead."""
+
+
+class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The hot path."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = 8080
+    http_workers: int = 1
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = 8081
+    grpc_workers: int = 1
+    grpc_front: str = "native"  # or "grpcio"
+    cpus: tuple[int, ...] = ()  # pin workers to these, in turn; empty: leave it to the kernel
+    max_batch: int = 64
+    queue_limit: int = 2048  # requests waiting in one worker; more are shed with 429 / RESOURCE_EXHAUSTED
+    connection_max_age_s: float = 300.0
+    drain_s: float = 10.0
+    candidates: int = 8  # K: scored line items per imp
+    min_bid_micros: int = 10_000  # CPM micros; below this a bid is not worth sending
+    metrics_port: int = 8082
+    profile_reads: bool = True
+    log_decisions: bool = True
+    snapshot_poll_s: float = 0.25
+    vendor_id: int = 1500  # our id in the TCF global vendor list
+
+
+class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Money: grants, notices, books."""
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    public_url: str = "http://127.0.0.1:8090"  # what notice and click URLs start with
+    slice_s: float = 1.0  # a grant aims to last about this long
+    sync_s: float = 0.25
+    lease_s: float = 30.0
+    skew_s: float = 5.0
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The whole tree."""
+
+    data_dir: str = "var"
+    seed: int = 1
+    bidder: BidderConfig = BidderConfig()
+    ledger: LedgerConfig = LedgerConfig()
+
+    @property
+    def root(self) -> Path:
+        """The data directory as a path."""
+        return Path(self.data_dir)
+
+    def path(self, *parts: str) -> Path:
+        """A path below the data directory."""
+        return self.root.joinpath(*parts)
+
+
+def load_config(file: Path | None = None) -> Config:
+    """Read ``file`` (YAML) over the defaults. Raises `ConfigError` with file and field."""
+    raw: object = {}
+    if file is not None:
+        try:
+            raw = yaml.safe_load(file.read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+    if isinstance(raw, dict) and "DSP_DATA_DIR" in os.environ:
+        raw = {**raw, "data_dir": os.environ["DSP_DATA_DIR"]}
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file or 'defaults'}: {error}") from error

@@ -1,0 +1,1 @@
+"""What is for sale: advertisers, campaigns, line items, creatives, offers; SQL and compiled snapshots."""

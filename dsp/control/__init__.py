@@ -1,0 +1,1 @@
+"""Pure control kernels: win curve, shading, pacing."""

@@ -1,0 +1,1 @@
+"""Schema and files of decisions and outcomes."""

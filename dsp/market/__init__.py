@@ -1,0 +1,1 @@
+"""A seeded synthetic world that trades with the bidder."""

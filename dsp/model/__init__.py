@@ -1,0 +1,1 @@
+"""Feature rows, training, ONNX export, score session."""

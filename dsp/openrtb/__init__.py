@@ -1,0 +1,1 @@
+"""OpenRTB on the wire: columns, JSON and protobuf decoding, codes, macros."""

@@ -1,0 +1,1 @@
+"""Generated protobuf code, nothing else (make proto)."""
