@@ -1,6 +1,6 @@
 """Consent strings as a consent platform would set them: IAB TCF v2 core strings and the GPP US national section.
 
-The encoder writes only what the market needs (core segment; purposes 1-10; our vendor and a few hundred others, as a bit
+The encoder writes only what the market needs (core segment; purposes 1-10; our vendor among others, as a bit
 field or as ranges), but what it writes is valid: version 2, every field in place. Sources: IAB Tech Lab "Transparency
 and Consent String with Global Vendor & CMP List Formats" v2.2; "Global Privacy Platform", section usnat (id 7).
 """

@@ -54,9 +54,9 @@ def _iphone(model: str, hw: str, ios: str, size: tuple[int, int], weight: float,
     }  # fmt: skip
     safari = (
         f"Mozilla/5.0 (iPhone; CPU iPhone OS {underscored} like Mac OS X) AppleWebKit/605.1.15 "
-        f"(KHTML, like Gecko) Version/{ios.split('.')[0]}.0 Mobile/15E148 Safari/604.1"
+        f"(KHTML, like Gecko) Version/{ios.split('.', maxsplit=1)[0]}.0 Mobile/15E148 Safari/604.1"
     )
-    webview = safari.split(" Version/")[0] + " Mobile/15E148"
+    webview = safari.split(" Version/", maxsplit=1)[0] + " Mobile/15E148"
     return Device(
         OSES.index("ios"), BROWSERS.index("safari"), 4, weight, premium, {"ua": safari, **base}, {"ua": webview, **base}
     )

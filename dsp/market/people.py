@@ -152,7 +152,7 @@ def _places(rng: np.random.Generator, n: int) -> tuple[npt.NDArray[np.intp], npt
     weights = np.array([place.weight for place in PLACES])
     shares = np.zeros(len(PLACES))
     for i, country in enumerate(COUNTRIES):
-        mine = _PLACE_COUNTRY == i
+        mine = i == _PLACE_COUNTRY
         shares[mine] = country.share * weights[mine] / weights[mine].sum()
     place = rng.choice(len(PLACES), n, p=shares / shares.sum())
     return _PLACE_COUNTRY[place], place
