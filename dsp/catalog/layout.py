@@ -145,7 +145,8 @@ EX_WIDTH = 8
 # tpl_json       uint8[...]        bid templates, % formatted; tpl_json_off int64[C + 1]
 # tpl_pb         uint8[...]        the same as protobuf; tpl_pb_off int64[C + 1]
 # tpl_tokens     int32[C, 2]       how many times the token occurs in each (JSON, protobuf)
-# native_json    uint8[...]        one JSON object per native creative: {"title", "icon": {..}, "image": {..}, "data": {type: text},
-#                                  "click", "imptrackers"} with TOKEN_SLOT where the token goes; native_off int64[C + 1]
+# native_json    uint8[...]        one JSON object per native creative: {"title", "icon": {"url", "w", "h"}, "image": {..},
+#                                  "data": {"type": text}, "click", "imptrackers"} with TOKEN_SLOT where the token goes;
+#                                  native_off int64[C + 1], nothing for other media
 # strings        kept in `meta` (JSON): advertisers, seats, line item and creative names, exchange names and auth tokens
 TOKEN_SLOT = "{TOKEN}"  # in creative markup and URLs; in templates it has become %b
