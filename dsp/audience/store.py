@@ -4,7 +4,7 @@ Everything above this line sees keys in and fixed records out; which store is be
 every store is written down once, in ``tests/audience/store_conformance.py``:
 
 - a profile is the record of the *first* wanted key of a person that resolves, in the order given;
-- what isn't found, is corrupt or of an unknown version reads as ``found = 0`` and a zeroed row, and corruption is counted;
+- what isn't found, is corrupt or of an unknown version reads as ``found = 0`` and a zeroed row; corruption is counted;
 - `read` allocates nothing that outlives it and keeps no reference to its arguments; one store belongs to one thread.
 """
 
@@ -107,7 +107,7 @@ def valid_record(records: U8, at: int) -> bool:
         return False
     if records[at, P_GENDER] > MAX_GENDER:
         return False
-    for product in range(N_PRODUCTS):
+    for product in range(N_PRODUCTS):  # noqa: SIM110 (a loop is what numba compiles)
         if records[at, P_LIFECYCLE + product] >= N_LIFECYCLES:
             return False
     return True
