@@ -145,8 +145,15 @@ EX_WIDTH = 8
 # tpl_json       uint8[...]        bid templates, % formatted; tpl_json_off int64[C + 1]
 # tpl_pb         uint8[...]        the same as protobuf; tpl_pb_off int64[C + 1]
 # tpl_tokens     int32[C, 2]       how many times the token occurs in each (JSON, protobuf)
-# native_json    uint8[...]        one JSON object per native creative: {"title", "icon": {"url", "w", "h"}, "image": {..},
-#                                  "data": {"type": text}, "click", "imptrackers"} with TOKEN_SLOT where the token goes;
-#                                  native_off int64[C + 1], nothing for other media
+# native_json    uint8[...]        one JSON object per native creative: {"title", "icon": {"url", "w", "h"},
+#                                  "image": {..}, "data": {"type": text}, "click", "imptrackers"} with TOKEN_SLOT where
+#                                  the token goes; native_off int64[C + 1], nothing for other media
 # strings        kept in `meta` (JSON): advertisers, seats, line item and creative names, exchange names and auth tokens
+#                  (`dsp.catalog.compile` lists the names)
+#
+# "bit per x" everywhere: bit n (1 << n) for x number n. A banner with CR_W = CR_H = 0 is flexible: it fills any size.
+# DIM_SIZE rows hold the line items with a banner of that size or a flexible one; its "any" row those with a flexible
+# one. DIM_MEDIA, DIM_DEAL, DIM_ACAT, DIM_WSEAT, DIM_WLANG have an empty "any" row: nobody is there without a value.
+NO_LIMIT_MICROS = 1 << 62  # a budget that is not limited at this level
+
 TOKEN_SLOT = "{TOKEN}"  # in creative markup and URLs; in templates it has become %b

@@ -1,0 +1,226 @@
+"""The catalog file as its author writes it: the types of the YAML.
+
+Amounts are decimals in the advertiser's currency, times are local to its time zone, everything is referred to by name.
+`dsp.catalog.check` says what is wrong with a file that has these types; `dsp.catalog.records` is what becomes of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Amount = int | float | str  # a decimal number; quotes are optional
+
+
+class IncludeExclude(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Values that must hold, and values that must not."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class AllowBlock(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A list of the only ones, and a list of the never ones."""
+
+    allow: tuple[str, ...] = ()
+    block: tuple[str, ...] = ()
+
+
+class Targeting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where, when, on what and to whom a line item may show; what is left out is not restricted.
+
+    ``sites.allow`` and ``apps.allow`` together are the only places: with one site allowed, no app is.
+    """
+
+    geo: IncludeExclude = IncludeExclude()  # "USA", "USA/CA", "USA/CA/Los Angeles"
+    devices: tuple[str, ...] = ()  # names.DEVICES
+    os: tuple[str, ...] = ()  # names.OSES
+    browsers: tuple[str, ...] = ()  # names.BROWSERS
+    connections: tuple[str, ...] = ()  # names.CONNECTIONS
+    languages: tuple[str, ...] = ()  # "en": the device's
+    channels: tuple[str, ...] = ()  # names.CHANNELS
+    sites: AllowBlock = AllowBlock()  # domains
+    apps: AllowBlock = AllowBlock()  # bundles
+    publishers: AllowBlock = AllowBlock()  # publisher ids
+    categories: IncludeExclude = IncludeExclude()  # IAB content categories
+    daypart: dict[str, Any] = {}  # {"mon-fri": "8-22", "sat": ["8-12", "13:30-18"]}, local hours
+    exchanges: tuple[str, ...] = ()  # names
+    segments: IncludeExclude = IncludeExclude()  # names
+    age: tuple[str, ...] = ()  # names.AGE_BANDS
+    income: tuple[int, ...] = ()  # bands 1 (lowest) .. 6
+
+
+class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What may be spent; a level left out is not limited here."""
+
+    total: Amount | None = None
+    daily: Amount | None = None
+
+
+class Flight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From ``start`` to ``end``: dates (the end day included) or ISO times (the end instant excluded)."""
+
+    start: str | None = None
+    end: str | None = None
+
+
+class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A picture of a native ad."""
+
+    url: str
+    w: int
+    h: int
+
+
+class Native(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The parts of a native ad (OpenRTB Native 1.2 assets)."""
+
+    title: str
+    desc: str = ""
+    cta: str = ""
+    sponsored: str = ""
+    icon: Image | None = None
+    image: Image | None = None
+    data: dict[str, str] = {}  # further data assets, by type number: {"3": "4.6", "6": "0 USD"}
+
+
+class Creative(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An ad. A banner needs ``size`` or ``sizes`` ("300x250", "flex"), a native ad ``native``, a video ``media``."""
+
+    name: str
+    format: Literal["banner", "native", "video"]
+    landing: str
+    size: str = ""
+    sizes: tuple[str, ...] = ()  # shorthand: one banner per size, "{size}" in image and markup replaced
+    markup: str = ""  # own HTML; ${CLICK_URL} and ${PIXEL_URL} are ours to fill
+    image: str = ""  # URL of a picture that is the whole banner
+    headline: str = ""
+    text: str = ""
+    cta: str = ""
+    disclosure: str = ""  # the small print that financial advertising must carry
+    color: str = "#0b3d91"
+    attr: tuple[int, ...] = ()  # OpenRTB creative attributes
+    api: tuple[int, ...] = ()  # API frameworks the ad needs
+    btype: int = 0  # OpenRTB banner ad type; 0: 2, or 3 with a script in the markup
+    mime: str = ""
+    media: str = ""  # URL of the video file
+    duration_s: int = 0
+    protocol: int = 7  # names.VAST_VERSIONS
+    bitrate_kbps: int = 1200
+    skippable: bool = False
+    language: str = ""
+    secure: bool | None = None  # say true to be told when some URL is not https
+    native: Native | None = None
+
+
+class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way of buying: an offer, a price brake, a budget, whom it is for and what is shown."""
+
+    name: str
+    offer: str
+    max_bid_cpm: Amount
+    creatives: tuple[Creative, ...]
+    budget: Budget = Budget()
+    pacing: Literal["even", "asap"] = "even"
+    flight: Flight = Flight()
+    timezone: str = ""  # the advertiser's when empty
+    targeting: Targeting = Targeting()
+    strategy: Literal["value", "fixed"] = "value"
+    deals: tuple[str, ...] = ()
+    deal_only: bool | None = None  # with deals: true unless said otherwise
+    allow_uncapped: bool = False
+    special_category: Literal["none", "credit"] = "none"
+    status: Literal["active", "paused"] = "active"
+    language: str = ""  # of its creatives; the advertiser's when empty
+
+
+class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Line items that share a budget and a flight."""
+
+    name: str
+    line_items: tuple[LineItem, ...] = ()
+    budget: Budget = Budget()
+    flight: Flight = Flight()
+    status: Literal["active", "paused"] = "active"
+
+
+class Advertiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who pays, and in which currency."""
+
+    name: str
+    seat: str
+    domain: tuple[str, ...]  # bid.adomain
+    category: tuple[str, ...]  # bid.cat, IAB content taxonomy 1.0
+    currency: str
+    timezone: str
+    bundle: str = ""  # the advertised app, if it is one
+    language: str = "en"
+    budget: Budget = Budget()
+    campaigns: tuple[Campaign, ...] = ()
+
+
+class Payouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the advertiser counts a stage as worth, besides the margin."""
+
+    click: Amount = 0
+    apply: Amount = 0
+    approve: Amount = 0
+    fund: Amount = 0
+
+
+class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A financial product and what a customer of it is worth."""
+
+    name: str
+    product: str  # layout.PRODUCTS
+    lender: str
+    currency: str = ""  # when given, must be that of the advertisers that use it
+    margin: Amount = 0  # of a funded customer that does not default
+    lgd: Amount = 0  # loss given default, 0..1
+    ead: Amount = 0  # exposure at default
+    payouts: Payouts = Payouts()
+
+
+class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A place that sends bid requests."""
+
+    name: str
+    id: int
+    token: str = ""  # bearer token it must send; empty: none asked for
+    qps: int = 0  # per host; 0: no cap
+    allowance_ms: int = 20  # network time taken off tmax
+    tmax_ms: int = 200  # where the request has none
+    currency: str = "USD"  # to bid in, where the request allows it
+    exp_s: int = 300  # bid.exp, and the life of a reservation
+    auction: Literal["first", "second"] = "first"  # where the request does not say
+    billable: Literal["burl", "nurl"] = "burl"  # the notice that is charged
+    seat: str = ""
+
+
+class Deal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A private agreement with an exchange."""
+
+    id: str
+    exchange: str
+    floor: Amount = 0
+    currency: str = "USD"
+    at: int = 1  # 1 first price, 2 second price, 3 floor is the price
+
+
+class Currencies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The rates table."""
+
+    date: str
+    rates: dict[str, Any]  # code -> US dollars for one unit
+
+
+class CatalogFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file; every part may be left out where an earlier file has given it."""
+
+    currencies: Currencies | None = None
+    exchanges: tuple[Exchange, ...] = ()
+    segments: dict[str, Any] = {}  # name -> number 1..1023, or {number:, demographic:}
+    offers: tuple[Offer, ...] = ()
+    deals: tuple[Deal, ...] = ()
+    advertisers: tuple[Advertiser, ...] = ()
