@@ -1,0 +1,1 @@
+"""Measurements: the standard benchmark, its load generator, and smaller benches of one part each."""
