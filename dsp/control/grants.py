@@ -7,6 +7,7 @@ that changed since the other side's last word are sent. Rules: design section 5.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Protocol
 
 import msgspec
@@ -82,3 +83,13 @@ encode_request = msgspec.msgpack.Encoder().encode
 encode_reply = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(SyncRequest).decode
 decode_reply = msgspec.msgpack.Decoder(SyncReply).decode
+
+
+def sync_key(secret: bytes) -> bytes:
+    """The key that authenticates syncs, derived from a notice signing secret so that both roles hold it already."""
+    return blake2b(b"sync", key=secret[:64], digest_size=32).digest()
+
+
+def sign_sync(key: bytes, body: bytes) -> str:
+    """The signature header of a request body; without it nobody may take slices."""
+    return blake2b(body, key=key, digest_size=16).hexdigest()

@@ -101,7 +101,8 @@ def read_decisions(directory: Path, since: int | None = None, spec_hash: str | N
     """All decisions in ``directory`` as arrays by field name, plus "features" float32[n, F] and "spec_hash".
 
     ``since``: unix milliseconds, rows from then on. Only rows of one feature spec are comparable: those of
-    ``spec_hash``, or of the newest segment's. "truncated" counts files that end inside a batch, "skipped" rows of another spec.
+    ``spec_hash``, or of the newest segment's. "truncated" counts files that end inside a batch, "skipped" rows of
+    another spec.
     """
     files = segment_files(Path(directory), since)
     fields = dict(DECISION_FIELDS)
