@@ -56,7 +56,7 @@ C_FD = 0
 C_STATE = 1
 
 DRAIN_NS = 3_000_000_000
-RECONNECTS = 100
+LOSSES = 100  # in a row, without one answer between them
 
 
 class LoadError(Exception):
@@ -148,13 +148,14 @@ class Runner:
 
     def _run(self, in_flight: int, stop_ns: int, rate: float) -> Window:
         started_ns, cpu_s = time.monotonic_ns(), time.thread_time()
-        deadline_ns, rounds = stop_ns + DRAIN_NS, 0
+        deadline_ns, losses, before = stop_ns + DRAIN_NS, 0, -1
         while (said := self.front.kernel(self, in_flight, stop_ns, deadline_ns)) != RUN_DONE:
-            rounds += 1
             if said == RUN_TOO_LARGE:
                 raise LoadError("a body is larger than the server's stream window")
-            if rounds > RECONNECTS:
-                raise LoadError(f"connections were lost {RECONNECTS} times in one run")
+            losses = 0 if self.ctl[FINISHED] > before else losses + 1
+            before = int(self.ctl[FINISHED])
+            if losses > LOSSES:
+                raise LoadError(f"the server ended {LOSSES} connections in a row without an answer")
             self.revive()
         ended_ns, cpu_s = time.monotonic_ns(), time.thread_time() - cpu_s
         # An open loop owes every arrival an answer, also those it never got to send.
