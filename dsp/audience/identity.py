@@ -248,3 +248,8 @@ def load_peppers(path: Path) -> Peppers:
     if not keys or any(len(key) != 16 for key in keys.values()):
         raise ValueError(f"{path}: need at least one pepper, each of 32 hex digits")
     return Peppers({kid: np.frombuffer(key, "<u8").astype(np.uint64) for kid, key in keys.items()})
+
+
+def load_pepper(path: Path) -> U64:
+    """The pepper that makes keys now, uint64[2]; see `load_peppers`."""
+    return load_peppers(path).current

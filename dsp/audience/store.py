@@ -52,7 +52,7 @@ class StoreStats:
     """Counters since the store was opened; they only grow."""
 
     reads: int = 0  # batches
-    profiles: int = 0  # requests that had at least one wanted key
+    keys: int = 0  # wanted keys
     found: int = 0
     corrupt: int = 0  # records that failed validation, and ids that point to no record
     errors: int = 0  # batches that failed
