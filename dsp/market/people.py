@@ -38,9 +38,9 @@ LIMITED = 2  # limit ad tracking: no identifier in requests
 class Mix:
     """What the population looks like, as shares."""
 
-    known: float = 0.96  # have a record in the audience store
-    refused: float = 0.05  # of people, by country weight: more in GDPR countries
-    limited: float = 0.03
+    known: float = 0.98  # have a record in the audience store
+    refused: float = 0.03  # of people, by country weight: more in GDPR countries
+    limited: float = 0.02
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What a data team would know of the synthetic people: profile records, and their loading into the audience store.
 
 A profile is a partial, noisy view of the hidden truth: bands slip by one, scores carry noise and gaps, segments miss
-some of their people and hold some wrong ones. Made in blocks of 65,536 people, each from its own generator, so any block
-is reproduced alone and a million people need no more memory than one block.
+some of their people and hold some wrong ones. Made in blocks of 65,536 people, each from its own generator, so any
+block is reproduced alone and a million people need no more memory than one block.
 """
 
 from __future__ import annotations
