@@ -1,0 +1,108 @@
+"""What became of each logged decision: outcomes joined by bid id, and each head's population and label.
+
+A head learns only from rows that reached the stage before it: clicks among shown impressions, applications among
+clicks, approvals among applications, funding among approvals, defaults among funded. A later stage proves the earlier
+ones (a postback whose click was lost is still a click). Test requests never count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsp.log.outcomes import (
+    APPLIED,
+    APPROVED,
+    BILLING,
+    CLICK,
+    DEFAULTED,
+    FUNDED,
+    IMPRESSION,
+    LOSS,
+    REGISTERED,
+    WIN,
+)
+from dsp.model.context import HEADS
+
+TEST_FLAG = 1  # dsp.base.token.TOKEN_TEST in the decision's flags
+SETTLE_MS = 10_000  # a bid without any notice for so long is a lost one
+
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Per decision row (bool[n]): ``won`` and ``settled`` for the win curve; ``stage`` bool[n, 6].
+
+    ``stage[:, 0]`` is shown, ``stage[:, h + 1]`` says that head h came true; ``usable`` bool[n, heads] where the row is
+    in the head's population and old enough to tell.
+    """
+
+    won: Bool
+    settled: Bool
+    stage: Bool
+    usable: Bool
+
+    def of(self, head: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """(rows of the head's population, their labels 0/1)."""
+        rows = np.flatnonzero(self.usable[:, head])
+        return rows, self.stage[rows, head + 1].astype(np.float64)
+
+
+def join_labels(
+    decisions: Mapping[str, Any], outcomes: Mapping[str, Any], horizon_ms: Mapping[str, int] | None = None
+) -> Labels:
+    """Join the columns of `dsp.log.read_decisions` and `read_outcomes` by bid id.
+
+    ``horizon_ms``: per head, how long after the decision its label needs to be known; younger rows are left out of
+    that head, positive or not (keeping early positives alone would overstate the rate). Outcomes of unknown bids are
+    ignored, repeated ones count once.
+    """
+    seen = _outcome_bits(decisions["bid_id"], outcomes["bid_id"], outcomes["kind"])
+
+    def has(*kinds: int) -> Bool:
+        return np.asarray(seen & sum(1 << kind for kind in kinds) != 0)
+
+    n = len(seen)
+    stage = np.zeros((n, len(HEADS) + 1), np.bool_)
+    stage[:, 5] = has(DEFAULTED)
+    stage[:, 4] = has(FUNDED) | stage[:, 5]
+    stage[:, 3] = has(APPROVED) | stage[:, 4]
+    stage[:, 2] = has(APPLIED) | stage[:, 3]
+    stage[:, 1] = has(CLICK, REGISTERED) | stage[:, 2]
+    stage[:, 0] = has(BILLING, IMPRESSION) | stage[:, 1] | _billed_by_win(decisions["exchange"], has(WIN), has(BILLING))
+
+    time_ms = decisions["time_ms"]
+    newest = max(time_ms.max(initial=0), outcomes["time_ms"].max(initial=0))
+    real = (decisions["flags"] & TEST_FLAG) == 0
+    usable = stage[:, :-1] & real[:, None]
+    for h, head in enumerate(HEADS):
+        usable[:, h] &= time_ms <= newest - (horizon_ms or {}).get(head, 0)
+    won = has(WIN) | stage[:, 0]
+    settled = real & (won | has(LOSS) | (time_ms <= newest - SETTLE_MS))
+    return Labels(won, settled, stage, usable)
+
+
+def _outcome_bits(
+    bid_id: npt.NDArray[np.uint64], outcome_id: npt.NDArray[np.uint64], kind: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
+    """int64[n]: bit k set where the bid has an outcome of kind k."""
+    bits = np.zeros(len(bid_id), np.int64)
+    if not len(bid_id) or not len(outcome_id):
+        return bits
+    order = np.argsort(bid_id, kind="stable")
+    at = np.minimum(np.searchsorted(bid_id, outcome_id, sorter=order), len(bid_id) - 1)
+    rows = order[at]
+    known = bid_id[rows] == outcome_id
+    np.bitwise_or.at(bits, rows[known], np.int64(1) << kind[known].astype(np.int64))
+    return bits
+
+
+def _billed_by_win(exchange: npt.NDArray[np.uint16], win: Bool, billing: Bool) -> Bool:
+    """Wins of exchanges that never send a billing notice: there the win is the impression."""
+    bills = np.bincount(exchange[billing], minlength=int(exchange.max(initial=0)) + 1) > 0
+    return np.asarray(win & ~bills[exchange])

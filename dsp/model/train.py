@@ -1,0 +1,216 @@
+"""`dsp train`: decision and outcome logs in, a new model version out, current if it passes its gates.
+
+Invariants: deterministic by seed and data; the features are the logged ones, never recomputed; what is measured is what
+is shipped (the hold-out is a fifth of the bids by a hash of the bid id, seen by no fit); a model that fails a gate is
+kept on disk with the reasons in its manifest, and does not serve.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rich.progress
+
+from dsp.base.config import Config
+from dsp.catalog.layout import LI_CURRENCY, LI_ID
+from dsp.catalog.snapshot import Snapshot
+from dsp.log.decisions import read_decisions
+from dsp.log.outcomes import read_outcomes
+from dsp.model.bootstrap import prior_network
+from dsp.model.context import HEADS
+from dsp.model.curves import MEDIA_SLOTS, PRIOR, X_EXCHANGES, Curves, load_curves, prior_curves, save_curves
+from dsp.model.evaluate import PARITY, evaluate, gates, parity
+from dsp.model.export import to_onnx
+from dsp.model.features import FEATURES, SPEC_HASH
+from dsp.model.heads import FOLDS, Trained, subsample, train_heads
+from dsp.model.labels import Labels, join_labels
+from dsp.model.logistic import Sample
+from dsp.model.manifest import MODEL_FILE, HeadMetrics, Manifest
+from dsp.model.registry import ModelError, current_dir, make_current, save_version
+
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+FitWinCurve = Callable[[F64, Bool, I64, int, tuple[float, float]], F64]
+"""`dsp.control.wincurve.fit_win_curve`; handed in, because `model` may not import `control`."""
+
+HOLDOUT = 0.2
+
+
+def decisions_dir(config: Config) -> Path:
+    """Where bidders write their decisions."""
+    return config.path("log", "decisions")
+
+
+def outcomes_dir(config: Config) -> Path:
+    """Where the ledger writes outcomes."""
+    return config.path("log", "outcomes")
+
+
+def train(
+    config: Config,
+    *,
+    seed: int | None = None,
+    since_ms: int | None = None,
+    horizon_ms: Mapping[str, int] | None = None,
+    snapshot: Snapshot | None = None,
+    fit_win_curve: FitWinCurve | None = None,
+    progress: bool = False,
+) -> Path:
+    """Train on the logs under ``config.data_dir`` and return the new version's directory.
+
+    ``seed`` defaults to the config's; ``since_ms`` leaves out older decisions, ``horizon_ms`` too young ones per head
+    (`join_labels`). ``fit_win_curve`` learns the curves too (``snapshot`` gives its currencies); without it the current
+    model's are kept. The new model is made current unless ``Manifest.load(path).refused`` says why not. Raises
+    `ModelError` where the logs hold no decision made under this build's features.
+    """
+    seed = config.seed if seed is None else seed
+    with _progress(progress) as report:
+        report("reading the logs", 0.0)
+        decisions = read_decisions(decisions_dir(config), since_ms, SPEC_HASH)
+        if not len(decisions["bid_id"]):
+            raise ModelError(
+                f"{decisions_dir(config)}: no decision of feature spec {SPEC_HASH[:12]}; run a bidder first"
+            )
+        outcomes = read_outcomes(outcomes_dir(config), since_ms)
+        labels = join_labels(decisions, outcomes, horizon_ms)
+        report("learning the win curve", 0.1)
+        curves = _curves(config, decisions, labels, snapshot, fit_win_curve)
+        share = hash_share(decisions["bid_id"], seed)
+        trained = _train(decisions, labels, share, seed, lambda done: report("training", 0.15 + 0.75 * done))
+        report("evaluating", 0.9)
+        metrics = evaluate(trained.network, trained.families, decisions["features"], labels, share < HOLDOUT)
+        path = _save(config, trained, metrics, curves, decisions, seed)
+        report("done", 1.0)
+    if not Manifest.load(path).refused:
+        make_current(config, path)
+    return path
+
+
+def hash_share(bid_id: npt.NDArray[np.uint64], seed: int) -> F64:
+    """A number in [0, 1) per bid that depends on nothing but its id and the seed (splitmix64)."""
+    with np.errstate(over="ignore"):
+        h = bid_id.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF)
+        h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray((h ^ (h >> np.uint64(31))) >> np.uint64(11), np.float64) / 2.0**53
+
+
+def _train(
+    decisions: Mapping[str, Any], labels: Labels, share: F64, seed: int, tick: Callable[[float], None]
+) -> Trained:
+    """The heads, on the rows that are not held out."""
+    rng = np.random.default_rng(seed)
+    fold = np.minimum((share - HOLDOUT) / (1.0 - HOLDOUT) * FOLDS, FOLDS - 1).astype(np.int64)
+    samples, folds = [], []
+    for h in range(len(HEADS)):
+        rows, y = labels.of(h)
+        inside = share[rows] >= HOLDOUT
+        rows, y, weight = subsample(rows[inside], y[inside], rng)
+        samples.append(Sample(decisions["features"][rows], y, weight))
+        folds.append(fold[rows])
+    return train_heads(samples, folds, prior_network(), seed, tick)
+
+
+def _save(
+    config: Config,
+    trained: Trained,
+    metrics: dict[str, HeadMetrics],
+    curves: Curves,
+    decisions: Mapping[str, Any],
+    seed: int,
+) -> Path:
+    """Write the version, the gates' verdict included."""
+
+    def write(directory: Path, version: int) -> None:
+        name = f"model-{version:06d}"
+        directory.joinpath(MODEL_FILE).write_bytes(to_onnx(trained.network, name))
+        save_curves(directory, curves)
+        manifest = Manifest(
+            version=version,
+            name=name,
+            kind="trained",
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            spec_hash=SPEC_HASH,
+            features=FEATURES,
+            heads=HEADS,
+            seed=seed,
+            rows=len(decisions["bid_id"]),
+            first_ms=int(decisions["time_ms"].min()),
+            last_ms=int(decisions["time_ms"].max()),
+            metrics=metrics,
+            refused=tuple(gates(trained.network, metrics)),
+            libraries={name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
+        )
+        manifest.save(directory)
+        difference = parity(directory, trained.network, decisions["features"][:512])
+        if not difference <= PARITY:
+            raise ModelError(f"{name}: the exported graph differs from the trained model by {difference:.1e}")
+
+    return save_version(config, write)
+
+
+def _curves(
+    config: Config,
+    decisions: Mapping[str, Any],
+    labels: Labels,
+    snapshot: Snapshot | None,
+    fit_win_curve: FitWinCurve | None,
+) -> Curves:
+    """Win curves per exchange and medium from the settled bids, in USD."""
+    if fit_win_curve is None:
+        current = current_dir(config)
+        return prior_curves() if current is None else load_curves(current)
+    rows = labels.settled
+    slot = np.log2(np.maximum(decisions["media"][rows], 1)).astype(np.int64)
+    key = np.minimum(decisions["exchange"][rows].astype(np.int64), X_EXCHANGES - 1) * MEDIA_SLOTS + slot
+    usd = bid_usd_cpm(decisions, snapshot)[rows]
+    fitted = fit_win_curve(usd, labels.won[rows], key, X_EXCHANGES * MEDIA_SLOTS, PRIOR)
+    return fitted.reshape(X_EXCHANGES, MEDIA_SLOTS, 2)
+
+
+def bid_usd_cpm(decisions: Mapping[str, Any], snapshot: Snapshot | None) -> F64:
+    """Every bid as CPM micros of USD.
+
+    The log has bids in bid currency without naming it, and the same money in account currency as the reservation of
+    one impression; the line item names that currency. Without a snapshot, or for a line item it no longer has, bids are
+    taken as USD.
+    """
+    bid = decisions["bid_cpm_micros"].astype(np.float64)
+    if snapshot is None or not len(snapshot.li_i):
+        return bid
+    ids = snapshot.li_i[:, LI_ID]  # sorted
+    at = np.minimum(np.searchsorted(ids, decisions["line_item"]), len(ids) - 1)
+    known = ids[at] == decisions["line_item"]
+    rate = snapshot.cur_usd[snapshot.li_i[at, LI_CURRENCY]]
+    return np.where(known, decisions["reserve_micros"] * 1000.0 * rate, bid)
+
+
+Report = Callable[[str, float], None]
+
+
+class _Bar(AbstractContextManager[Report]):
+    """A progress bar on standard error, for people."""
+
+    def __init__(self) -> None:
+        self._bar = rich.progress.Progress(transient=False)
+
+    def __enter__(self) -> Report:
+        self._bar.start()
+        task = self._bar.add_task("train", total=1.0)
+        return lambda what, share: self._bar.update(task, description=what, completed=share)
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+
+def _progress(shown: bool) -> AbstractContextManager[Report]:
+    return _Bar() if shown else nullcontext(lambda what, share: None)
