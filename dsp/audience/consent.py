@@ -12,7 +12,6 @@ SPECIAL (the law forbids demographics for credit), RECORD (the profile's own rec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -134,34 +133,29 @@ class ConsentGate:
 
 def compile_rows(rows: Sequence[dict[str, Any]]) -> U8:
     """One byte per combination of signals, uint8[_CELLS]: what all matching rows allow | what any of them needs."""
-    parsed = [
-        (_conditions(row["when"]), _bits(row["allow"], _BITS), _bits(_listed(row.get("needs", [])), _NEEDS))
-        for row in rows
-    ]
-    cells = np.zeros(_CELLS, np.uint8)
-    for number, values in enumerate(product(*SIGNALS.values())):
-        matching = [
-            (allow, needs)
-            for when, allow, needs in parsed
-            if all(value in wanted for value, wanted in zip(values, when, strict=True))
-        ]
-        allowed, needed = (_ALLOWED if matching else 0), 0
-        for allow, needs in matching:
-            allowed &= allow
-            needed |= needs
-        cells[number] = allowed | needed if allowed else 0
-    return cells
+    shape = tuple(len(values) for values in SIGNALS.values())
+    matched = np.zeros(shape, bool)
+    allowed = np.full(shape, _ALLOWED, np.uint8)
+    needed = np.zeros(shape, np.uint8)
+    for row in rows:
+        where = np.ix_(*_conditions(row["when"]))
+        matched[where] = True
+        allowed[where] &= np.uint8(_bits(row["allow"], _BITS))
+        needed[where] |= np.uint8(_bits(_listed(row.get("needs", [])), _NEEDS))
+    return np.where(matched & (allowed > 0), allowed | needed, 0).astype(np.uint8).ravel()
 
 
-def _conditions(when: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Per signal, the values a row matches."""
+def _conditions(when: dict[str, Any]) -> list[list[int]]:
+    """Per signal, the numbers of the values that a row matches."""
     for name, wanted in when.items():
         if name not in SIGNALS:
             raise ConsentError(f"unknown signal {name!r}; signals are {', '.join(SIGNALS)}")
         for value in _listed(wanted):
             if value not in SIGNALS[name]:
                 raise ConsentError(f"{name}: unknown value {value!r}; values are {', '.join(SIGNALS[name])}")
-    return [tuple(_listed(when[name])) if name in when else values for name, values in SIGNALS.items()]
+    return [
+        [values.index(value) for value in _listed(when.get(name, list(values)))] for name, values in SIGNALS.items()
+    ]
 
 
 def _listed(value: Any) -> list[str]:
@@ -185,7 +179,7 @@ def _purpose_mask(purposes: Sequence[int]) -> int:
 
 def _compile_countries(
     regions: dict[str, str], special: dict[str, str], hash_text: Callable[[str], int]
-) -> tuple[I64, U8]:
+) -> tuple[I64, I64]:
     """The country table: hash of a code to region | special << 4."""
     codes: dict[str, int] = {}
     for region, names in regions.items():
@@ -196,7 +190,7 @@ def _compile_countries(
     for names in special:
         for code in names.split():
             codes[code] = codes.get(code, _OTHER) | 1 << 4
-    keys, values = np.zeros(_COUNTRIES, np.int64), np.zeros(_COUNTRIES, np.uint8)
+    keys, values = np.zeros(_COUNTRIES, np.int64), np.zeros(_COUNTRIES, np.int64)
     for code, value in codes.items():
         key = hash_text(code)
         slot = key & (_COUNTRIES - 1)
@@ -207,14 +201,14 @@ def _compile_countries(
 
 
 @nb.njit(cache=True, nogil=True)
-def _country(key: int, keys: I64, values: U8) -> tuple[int, int]:
+def _country(key: int, keys: I64, values: I64) -> tuple[int, int]:
     """(region, 1 where demographics are forbidden for credit) of a country's hash; 0 = no country given."""
     if key == 0:
         return 0, 1
     slot = key & (_COUNTRIES - 1)
     while keys[slot] != 0:
         if keys[slot] == key:
-            return int(values[slot]) & 15, int(values[slot]) >> 4
+            return values[slot] & 15, values[slot] >> 4
         slot = (slot + 1) & (_COUNTRIES - 1)
     return _OTHER, 0
 
@@ -236,7 +230,7 @@ def consent_gate(
     columns: I64,
     cells: U8,
     country_keys: I64,
-    country_values: U8,
+    country_values: I64,
     tcf: I64,
     exchange_mask: I64,
     out_bits: I64,
