@@ -79,7 +79,7 @@ SPEC_VERSION = 1
     X_CAT_FINANCE, X_CAT_BUSINESS, X_CAT_HOME, X_CAT_AUTO, X_CAT_SHOPPING, X_CAT_NEWS,
     X_EXCHANGE_0, X_EXCHANGE_1, X_EXCHANGE_2, X_SITE_SIGN_0, X_SITE_SIGN_1,
     # the person, whatever the candidate
-    X_KNOWN, X_INCOME, X_INCOME_KNOWN, X_INTENT_MAX, X_ACTIVITY, X_RECENCY, X_ACTIVE_NOW, X_AFFINITY_MAX,
+    X_KNOWN, X_INCOME, X_INCOME_KNOWN, X_INTENT_MAX, X_ACTIVITY, X_RECENCY, X_ACTIVE_NOW, X_TOPIC_AFFINITY,
     X_RISK_DEVICE, X_RISK_LENDERS, X_RISK_CONTACT, X_RISK_SOCIAL, X_RISK_QUALIFICATION,
     # the person, seen from the candidate
     X_AGE, X_AGE_SQUARE, X_RISK_REGION, X_INTENT, X_INTENT_SQUARE, X_INTENT_KNOWN, X_OWNED,
@@ -102,6 +102,17 @@ assert F % 16 == 0
 
 _HOUR_SIN = np.sin(2 * np.pi * np.arange(24) / 24).astype(np.float32)
 _HOUR_COS = np.cos(2 * np.pi * np.arange(24) / 24).astype(np.float32)
+# Which of the profile's content affinities (news, finance, sports, technology, entertainment, shopping, travel, home) an
+# IAB tier 1 category is about: the person's taste for what they are reading right now. -1 none.
+_TOPIC = np.full(27, -1, np.int64)
+_TOPIC[[12, 11, 14]] = 0
+_TOPIC[[13, 3]] = 1
+_TOPIC[17] = 2
+_TOPIC[19] = 3
+_TOPIC[[1, 9]] = 4
+_TOPIC[[22, 18]] = 5
+_TOPIC[20] = 6
+_TOPIC[[10, 21, 6]] = 7
 _RISK_FACTORS = 5  # all but the region cluster, which sits between them in the profile
 _REGION = 4
 
@@ -186,7 +197,7 @@ def _context_features(row: F32, c: I64) -> None:
 
 
 @nb.njit(cache=True, nogil=True)
-def _person_features(row: F32, p: U8, hour: int) -> None:
+def _person_features(row: F32, p: U8, hour: int, category: int) -> None:
     row[X_KNOWN] = np.float32(1.0)
     income = p[P_INCOME_BAND]
     row[X_INCOME] = (np.float32(income) - np.float32(3.5)) / np.float32(2.5) if income > 0 else np.float32(0.0)
@@ -203,12 +214,9 @@ def _person_features(row: F32, p: U8, hour: int) -> None:
         np.float32(1.0) / (np.float32(1.0) + np.float32(recency) / np.float32(7.0)) if recency != 255 else 0.0
     )
     row[X_ACTIVE_NOW] = _flag((p[P_HOURS + (hour >> 3)] >> (hour & 7)) & 1 != 0)
-    best = 0
-    for k in range(8):
-        affinity = p[P_AFFINITY + k]
-        if affinity != 255:
-            best = max(best, affinity)
-    row[X_AFFINITY_MAX] = np.float32(best) / np.float32(254.0)
+    topic = _TOPIC[category] if 0 <= category < 27 else -1
+    affinity = p[P_AFFINITY + topic] if topic >= 0 else 255
+    row[X_TOPIC_AFFINITY] = np.float32(affinity) / np.float32(254.0) if affinity != 255 else np.float32(0.0)
     row[X_RISK_DEVICE] = _score(p[P_RISK])
     row[X_RISK_LENDERS] = _score(p[P_RISK + 1])
     row[X_RISK_CONTACT] = _score(p[P_RISK + 2])
@@ -298,7 +306,7 @@ def build_features(
                 row[k] = np.float32(0.0)
             _context_features(row, c)
             if person >= 0:
-                _person_features(row, profiles[person], c[CTX_HOUR] % 24)
+                _person_features(row, profiles[person], c[CTX_HOUR] % 24, c[CTX_CATEGORY])
             last = m
         li = li_i[cand_li[r]]
         product = min(max(li[LI_PRODUCT], 0), 4)
