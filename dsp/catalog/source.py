@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import yaml
@@ -30,8 +30,8 @@ class CatalogError(Exception):
 class _Loader(yaml.SafeLoader):
     """YAML 1.2 core scalars."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
+_Loader.yaml_implicit_resolvers = {}
 
 for _tag, _pattern, _first in (
     ("bool", r"true|false|True|False|TRUE|FALSE", "tTfF"),
@@ -163,17 +163,30 @@ def _convert(data: Any, problems: list[Problem]) -> CatalogFile | None:
             elif missing and (*path, missing[1]) not in cut:
                 problems.append((path, f"{missing[1]} is missing; write {missing[1]}: ..."))
             elif not missing:  # else the field is there, and was told of already
-                problems.append((path, _explain(text)))
+                problems.append((path, _explain(text, path[-1] if path else "")))
             cut.add(path)
             if not _cut(data, here, path, gone):
                 return None
     return None
 
 
-def _explain(text: str) -> str:
+_CHOICES = {
+    "format": "banner, native or video",
+    "pacing": "even or asap",
+    "strategy": "value or fixed",
+    "special_category": "none or credit",
+    "status": "active or paused",
+    "auction": "first or second",
+    "billable": "burl or nurl",
+}
+
+
+def _explain(text: str, field: Step) -> str:
     """msgspec's words for a wrong type, with what to write."""
     if "Expected `str`, got `" in text and not text.endswith(("`object`", "`array`")):
         return f"{text}; put it in quotes"
+    if text.startswith("Invalid enum value") and field in _CHOICES:
+        return f"{text}; write {_CHOICES[str(field)]}"
     if text.startswith("Expected `array`"):
         return f"{text}; write a list, [a, b]"
     return text
