@@ -67,6 +67,11 @@ class Signer:
         self._stream = {kid: blake2b(b"person", key=key[:64]).digest() for kid, key in keys.items()}
         self._key = self._mac[self.kid]
 
+    @property
+    def mac_key(self) -> bytes:
+        """The key that seals, for the encoder's inlined copy of `seal`."""
+        return self._key
+
     def seal(self, record: bytes) -> bytes:
         """``record`` (TOKEN_BYTES, its kid already `self.kid`) as base64url text of TOKEN_TEXT_BYTES."""
         return base64.urlsafe_b64encode(record + blake2b(record, key=self._key, digest_size=MAC_BYTES).digest())

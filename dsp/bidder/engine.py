@@ -1,0 +1,457 @@
+"""The engine: a batch of requests in, answers out. `decide` reads as the list of its stages (design 4).
+
+Per-request Python exists only in decode and encode; between them are NumPy arrays that live as long as the engine, numba
+kernels, one profile read and one ONNX run. One engine belongs to one thread; `poll`, called between batches from that
+thread, swaps in a new snapshot or model, so no batch ever sees two.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from dsp.audience.consent import JOIN, ConsentGate, mask_profiles
+from dsp.audience.guard import Guard
+from dsp.audience.identity import IDENTITY_COLUMNS, column_numbers, identity_keys, load_pepper
+from dsp.audience.lmdb_store import open_profiles
+from dsp.audience.store import ProfileStore
+from dsp.base.config import Config
+from dsp.base.metrics import Metrics
+from dsp.base.token import TOKEN, Signer, load_signer
+from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE, Answer
+from dsp.bidder.context import fill_context
+from dsp.bidder.count import NBR_SLOTS, count_batch
+from dsp.bidder.encode import Encoder, no_bid
+from dsp.bidder.gate import (
+    BAD_REQUEST,
+    GO,
+    OVER_QPS,
+    Q_BITS,
+    Q_FOUND,
+    Q_NBR,
+    Q_REASON,
+    TIER1_KEYS,
+    TIER1_VALUES,
+    gate,
+)
+from dsp.bidder.plan import Plan
+from dsp.bidder.price import B_CAND, price, select
+from dsp.bidder.rank import C_LI, MAX_K, REASONS, rank
+from dsp.bidder.slices import Slices
+from dsp.bidder.target import target
+from dsp.bidder.tokens import write_tokens
+from dsp.bidder.warm import touch, warm_bodies
+from dsp.bidder.workspace import Workspace
+from dsp.catalog.publish import current_path
+from dsp.catalog.snapshot import Snapshot
+from dsp.log.decisions import DecisionWriter
+from dsp.model.features import SPEC_HASH, build_features
+from dsp.model.registry import ModelError, current_dir
+from dsp.model.score import Scorer
+from dsp.openrtb.columns import R_EXCHANGE, REQUEST_COLUMNS, Batch
+from dsp.openrtb.decode import decode_batch, error_text
+from dsp.openrtb.hashing import hash_text
+from dsp.openrtb.limits import MAX_BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES
+
+HALF_HOUR_S = 1800
+HALF_HOURS = 336  # of a week
+MIN_LEFT_US = 1000  # with less than this left of tmax an answer would be late
+REFRESH_NS = 50_000_000  # how often the live line items are worked out again
+TOO_LARGE_TEXT = b"body larger than %d bytes" % MAX_BODY_BYTES
+NO_BID_EMPTY: Answer = (NO_BID, b"")
+_FROM_TOKEN = (
+    "bid_id", "line_item", "creative", "exchange", "media", "flags", "at", "bid_cpm_micros", "reserve_micros"
+)  # fmt: skip
+
+
+class NotReadyError(Exception):
+    """There is no snapshot or no model yet; the message says which and how to make one."""
+
+
+class Engine:
+    """See the module. Use `open`; the constructor takes every part."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        snapshot: Snapshot,
+        store: ProfileStore,
+        scorer: Scorer,
+        slices: Slices,
+        signer: Signer,
+        metrics: Metrics,
+        decisions: DecisionWriter | None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.config = config
+        self.store = store
+        self.scorer = scorer
+        self.slices = slices
+        self.signer = signer
+        self.decisions = decisions
+        self.clock = clock
+        self.batch = Batch()
+        self._k = min(config.bidder.candidates, MAX_K)
+        self._qps_share = 1.0 / max(1, config.bidder.http_workers + config.bidder.grpc_workers)
+        self._columns = column_numbers(IDENTITY_COLUMNS, REQUEST_COLUMNS)
+        self._pepper = load_pepper(config.path("secrets", "pepper.json"))
+        self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
+        self._next_bid = 0
+        self._live_at_ns = 0
+        self._watched: tuple[Path | None, Path | None] = (None, None)
+        self._use_metrics(metrics)
+        self._attach(snapshot)
+        self.metrics.gauge("dsp_model_version")[...] = scorer.version
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        *,
+        snapshot: Snapshot | None = None,
+        store: ProfileStore | None = None,
+        scorer: Scorer | None = None,
+        slices: Slices | None = None,
+        signer: Signer | None = None,
+        metrics: Metrics | None = None,
+        decisions: DecisionWriter | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        worker: str = "0",
+    ) -> Self:
+        """An engine whose unset parts come from ``config.data_dir``. Raises `NotReadyError` where one is missing."""
+        snapshot_path = current_path(config) if snapshot is None else None
+        model_path = current_dir(config) if scorer is None else None
+        if snapshot is None:
+            if snapshot_path is None:
+                raise NotReadyError("no catalog snapshot yet: run `dsp catalog apply FILE` and `dsp catalog publish`")
+            snapshot = Snapshot.load(snapshot_path)
+        if scorer is None:
+            if model_path is None:
+                raise NotReadyError("no model yet: run `dsp train` (or `dsp train --bootstrap` without logs)")
+            scorer = Scorer.load(model_path)
+        if decisions is None and config.bidder.log_decisions:
+            decisions = DecisionWriter(config.path("log", "decisions"), worker, SPEC_HASH, str(scorer.version))
+        engine = cls(
+            config,
+            snapshot=snapshot,
+            store=store if store is not None else Guard(open_profiles(config)),
+            scorer=scorer,
+            slices=slices if slices is not None else Slices(config, worker=worker),
+            signer=signer if signer is not None else load_signer(config.path("secrets", "signing.json")),
+            metrics=metrics if metrics is not None else Metrics.memory("bidder"),
+            decisions=decisions,
+            clock=clock,
+        )
+        engine._watched = (snapshot_path, model_path)
+        return engine
+
+    def _use_metrics(self, m: Metrics) -> None:
+        self.metrics = m
+        self._m_requests = m.counter("dsp_bid_requests_total")
+        self._m_no_bid = m.counter("dsp_no_bid_total")
+        self._m_bids = m.counter("dsp_bids_total")
+        self._m_bad = m.counter("dsp_bad_requests_total")
+        self._m_shed = m.counter("dsp_shed_total")
+        self._m_consent = m.counter("dsp_consent_total")
+        self._m_profiles = m.counter("dsp_profiles_total")
+        self._m_store_errors = m.counter("dsp_store_errors_total")
+        self._m_imps_dropped = m.counter("dsp_imps_dropped_total")
+        self._m_stages = m.histogram("dsp_stage_seconds")
+        self._m_store = m.histogram("dsp_store_seconds")
+        self._m_request = m.histogram("dsp_request_seconds")
+        self._m_batch = m.histogram("dsp_batch_size")
+
+    def _attach(self, snapshot: Snapshot) -> None:
+        """Make ``snapshot`` the one that decides."""
+        plan = Plan(snapshot)
+        self.plan = plan
+        self.work = Workspace(self._k, plan.rows.shape[1], self.config.seed)
+        self.encoder = Encoder(snapshot, self.signer)
+        self.slices.attach(plan.ids)
+        self._consent.attach(plan.exchange_names)
+        self._live_at_ns = 0
+        self.metrics.gauge("dsp_snapshot_version")[...] = snapshot.version
+        self.metrics.name_labels("exchange", plan.exchange_names)
+
+    # --- look-ups for the ingress -------------------------------------------------------------------------------------
+
+    def exchange_of(self, name: str) -> int:
+        """Index of the exchange with this URL name, -1 if there is none."""
+        return self.plan.by_name.get(name, -1)
+
+    def exchange_of_token(self, token: bytes | str) -> int:
+        """Index of the exchange whose token this is ("Bearer <token>" or bare), -1 if there is none."""
+        text = token.decode("ascii", "replace") if isinstance(token, bytes) else token
+        return self.plan.by_token.get(text.removeprefix("Bearer ").strip(), -1)
+
+    def exchange_token(self, index: int) -> str:
+        """The token an exchange must show; "" when it needs none."""
+        return self.plan.exchange_tokens[index]
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    def decide(
+        self,
+        bodies: list[bytes],
+        formats: list[int],
+        exchanges: list[int],
+        arrived_ns: list[int] | None = None,
+        nbr_bodies: bool = False,
+    ) -> list[Answer]:
+        """Answer up to MAX_BATCH requests, in their order.
+
+        ``formats``: FMT_JSON or FMT_PROTOBUF; ``exchanges``: indices of the current snapshot; ``arrived_ns``: monotonic
+        nanoseconds (default: now). With ``nbr_bodies`` a no-bid's payload is a BidResponse with its reason.
+        """
+        n = len(bodies)
+        if n == 0:
+            return []
+        total = 0
+        for body in bodies:
+            total += len(body)
+        if n > MAX_BATCH or total > MAX_BATCH_BYTES:
+            return self._decide_parts(bodies, formats, exchanges, arrived_ns, nbr_bodies)
+        now_ns = time.monotonic_ns()
+        arrived = self.work.arrived_ns
+        if arrived_ns is None:
+            arrived[:n] = now_ns
+        else:
+            arrived[:n] = arrived_ns
+        return self._run(bodies, formats, exchanges, n, now_ns, nbr_bodies)
+
+    def _decide_parts(
+        self, bodies: list[bytes], formats: list[int], exchanges: list[int], arrived_ns: list[int] | None, nbr: bool
+    ) -> list[Answer]:
+        """A batch with a body over the limit, or too much of everything: refuse the one, cut the other."""
+        answers: list[Answer] = [(TOO_LARGE, TOO_LARGE_TEXT)] * len(bodies)
+        part: list[int] = []
+        size = 0
+
+        def flush() -> None:
+            arrived = [arrived_ns[i] for i in part] if arrived_ns is not None else None
+            done = self.decide(
+                [bodies[i] for i in part], [formats[i] for i in part], [exchanges[i] for i in part], arrived, nbr
+            )
+            for i, answer in zip(part, done, strict=True):
+                answers[i] = answer
+            part.clear()
+
+        for i, body in enumerate(bodies):
+            if len(body) > MAX_BODY_BYTES:
+                self._m_requests[exchanges[i], TOO_LARGE] += 1
+                continue
+            if part and (len(part) == MAX_BATCH or size + len(body) > MAX_BATCH_BYTES):
+                flush()
+                size = 0
+            part.append(i)
+            size += len(body)
+        if part:
+            flush()
+        return answers
+
+    def _run(
+        self, bodies: list[bytes], formats: list[int], exchanges: list[int], n: int, now_ns: int, nbr_bodies: bool
+    ) -> list[Answer]:
+        batch, work, plan, slices = self.batch, self.work, self.plan, self.slices
+        clock_ns = time.perf_counter_ns
+        t0 = clock_ns()
+        now_s = self.clock() // 1_000_000_000
+        slices.refresh(now_ns)
+        if now_ns - self._live_at_ns > REFRESH_NS:
+            plan.refresh_live(now_s, slices.available)
+            self._live_at_ns = now_ns
+
+        decode_batch(batch, bodies, formats)
+        batch.req[:n, R_EXCHANGE] = exchanges
+        t1 = clock_ns()
+
+        q = work.q
+        gate(
+            n, batch.req, batch.pool, batch.text, work.arrived_ns, now_ns, plan.ex_i, self._qps_share,
+            work.tokens, work.tokens_ns, plan.cur_hash, TIER1_KEYS, TIER1_VALUES, MIN_LEFT_US, q,
+        )  # fmt: skip
+        self._consent.run(batch.req, batch.text, batch.pool, n, work.bits)
+        t2 = clock_ns()
+
+        self._join(n)
+        t3 = clock_ns()
+
+        half_hour = (now_s // HALF_HOUR_S + 144) % HALF_HOURS  # 1970-01-01 was a Thursday: 3 days of 48
+        target(
+            n, batch.req, batch.pool, work.profiles, q, half_hour, now_s // 86_400,
+            plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.dim_used, TIER1_KEYS, TIER1_VALUES,
+            plan.live, work.inc, work.ends, work.exc, work.matched, work.some,
+        )  # fmt: skip
+        n_imps = int(batch.counts[0])
+        n_cand = rank(
+            n_imps, batch.imp, batch.deal, batch.pool, work.profiles, q, work.matched, work.some,
+            plan.rows, plan.dim_keys, plan.dim_rows, plan.li_i, plan.cr_i, plan.adv_domains, plan.seat_hash,
+            plan.cur_hash, plan.usd, plan.prior, slices.multiplier, slices.available, self._k, work.random,
+            work.imp_rows, work.scores, work.cand, work.cand_imp, work.cand_li,
+        )  # fmt: skip
+        t4 = clock_ns()
+
+        scorer = self.scorer
+        fill_context(
+            n_imps, batch.imp, batch.req, batch.pool, q, now_s, plan.cur_hash, plan.cur_usd, plan.usd, work.ctx
+        )
+        build_features(scorer.rows, n_cand, work.cand_imp, work.cand_li, work.ctx, work.profiles, plan.li_i, plan.li_v)
+        t5 = clock_ns()
+        p = scorer.run(n_cand)
+        t6 = clock_ns()
+
+        price(
+            n_cand, work.cand, p, batch.imp, batch.req, q, plan.li_i, plan.li_v, plan.cr_i, plan.cur_usd,
+            slices.multiplier, scorer.win_curve, self.config.bidder.min_bid_micros, work.value, work.bid_cpm,
+            work.surplus,
+        )  # fmt: skip
+        n_bids = select(
+            n_cand, n, work.cand, batch.imp, batch.req, q, plan.li_i, plan.cur_usd, work.bid_cpm, work.surplus,
+            slices.available, slices.reserved, work.bids, work.first_bid,
+        )  # fmt: skip
+        t7 = clock_ns()
+
+        answers = self._answers(n, nbr_bodies)
+        if n_bids and not slices.live(time.monotonic_ns()):
+            n_bids = 0  # the lease ended while we thought: what was reserved lapses with it
+            work.first_bid[: n + 1] = 0
+        if n_bids:
+            self._encode(n_bids, now_s, answers)
+        t8 = clock_ns()
+        if n_bids and self.decisions is not None:
+            self._log(n_bids, now_s, p)
+        self._count(n, now_ns, t0)
+        self._m_stages.observe_marks((t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns()))
+        return answers
+
+    def _join(self, n: int) -> None:
+        """Stage 3: one batched profile read, only for those whose consent allows it."""
+        work, batch, q = self.work, self.batch, self.work.q
+        identity_keys(
+            batch.req, batch.text, batch.pool, n, self._columns, self.plan.exchange_ids, self._pepper, work.bits, JOIN,
+            work.keys, work.wanted,
+        )  # fmt: skip
+        t0 = time.perf_counter_ns()
+        self.store.read(work.keys, work.wanted, work.profiles, work.found[:n])
+        self._m_store.observe_ns(0, time.perf_counter_ns() - t0)
+        mask_profiles(n, work.bits, work.profiles, work.found)
+        q[:n, Q_FOUND] = work.found[:n]
+        q[:n, Q_BITS] = work.bits[:n]
+
+    def _answers(self, n: int, nbr_bodies: bool) -> list[Answer]:
+        """An answer for every request, as if none had bid."""
+        batch = self.batch
+        q = self.work.q[:n]
+        answers: list[Answer] = []
+        codes = q[:, Q_NBR].tolist()
+        reasons = REASONS[q[:, Q_REASON]].tolist()
+        for r in range(n):
+            code = codes[r]
+            if code == BAD_REQUEST:
+                answers.append((BAD, error_text(batch, r).encode()))
+            elif code == OVER_QPS:
+                answers.append((SHED, b"over the QPS cap of this exchange"))
+            elif nbr_bodies:
+                answers.append((NO_BID, no_bid(batch, r, reasons[r] if code == GO else code)))
+            else:
+                answers.append(NO_BID_EMPTY)
+        return answers
+
+    def _encode(self, n_bids: int, now_s: int, answers: list[Answer]) -> None:
+        work, plan, batch, slices = self.work, self.plan, self.batch, self.slices
+        first = (slices.lease & 0xFFFFFF) << 40 | self._next_bid
+        self._next_bid = (self._next_bid + n_bids) & 0xFFFFFFFFFF
+        self._first = first
+        write_tokens(
+            n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, plan.li_i, plan.cr_i, plan.ex_i, plan.cur_code,
+            plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease, slices.epoch,
+            first, now_s, work.records,
+        )  # fmt: skip
+        records = work.records[:n_bids].tobytes()
+        self.encoder.responses(
+            batch, work.q, work.cand, work.bids, n_bids, work.first_bid, records, first, answers, BID
+        )
+
+    def _log(self, n_bids: int, now_s: int, p: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+        """Stage 11: one row per bid, with the features it was scored on."""
+        assert self.decisions is not None
+        work = self.work
+        records = work.records[:n_bids].view(TOKEN)[:, 0]
+        cand = work.bids[:n_bids, B_CAND]
+        line_items = work.cand[cand, C_LI]
+        rows = {name: records[name] for name in _FROM_TOKEN}
+        rows["time_ms"] = np.full(n_bids, now_s * 1000, np.int64)
+        rows["value"] = work.value[cand]
+        rows["p"] = p[cand]
+        rows["multiplier"] = self.slices.multiplier[line_items].astype(np.float32)
+        rows["propensity"] = np.ones(n_bids, np.float32)
+        self.decisions.append(rows, self.scorer.rows[cand])
+
+    def _count(self, n: int, now_ns: int, t0: int) -> None:
+        """Metrics of a batch, without a label look-up."""
+        work, batch, plan = self.work, self.batch, self.plan
+        count_batch(
+            n, batch.req, work.q, work.first_bid, work.bids, work.cand, plan.cr_i, work.wanted,
+            self._m_requests, self._m_no_bid, self._m_bids, self._m_bad, self._m_shed, self._m_consent,
+            self._m_profiles, self._m_imps_dropped, NBR_SLOTS,
+        )  # fmt: skip
+        self._m_batch.observe_size(n)
+        elapsed_ns = time.perf_counter_ns() - t0
+        for arrived in work.arrived_ns[:n].tolist():
+            self._m_request.observe_ns(0, now_ns - arrived + elapsed_ns)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Swap in a newer snapshot or model, if there is one; called between batches from the engine's thread."""
+        snapshot_path, model_path = self._watched
+        if snapshot_path is not None:
+            newest = current_path(self.config)
+            if newest is not None and newest != snapshot_path:
+                self._attach(Snapshot.load(newest))
+                snapshot_path = newest
+        if model_path is not None:
+            newest = current_dir(self.config)
+            if newest is not None and newest != model_path:
+                self._swap_model(newest)
+                model_path = newest
+        self._watched = (snapshot_path, model_path)
+
+    def _swap_model(self, path: Path) -> None:
+        try:
+            scorer = Scorer.load(path)
+        except ModelError:
+            return  # keep the one that works; the trainer's gates and `dsp doctor` say why
+        self.scorer = scorer
+        self.metrics.gauge("dsp_model_version")[...] = scorer.version
+        if self.decisions is not None:
+            self.decisions.set_model(SPEC_HASH, str(scorer.version))
+
+    def warm(self) -> None:
+        """Compile and touch everything with requests of every kind, then freeze what was allocated so far."""
+        touch(self.plan.rows)
+        touch(self.plan.dim_keys)
+        counters = self.metrics
+        self._use_metrics(Metrics.memory("warm"))  # not traffic
+        decisions, self.decisions = self.decisions, None
+        for repeat in (1, 8, 32):
+            bodies, formats = warm_bodies(repeat)
+            for nbr in (False, True):
+                self.decide(bodies, formats, [0] * len(bodies), None, nbr)
+        self.decisions = decisions
+        self._use_metrics(counters)
+        gc.collect()
+        gc.freeze()
+
+    def close(self) -> None:
+        """Stop background work and write what is buffered."""
+        self.slices.close()
+        if self.decisions is not None:
+            self.decisions.close()
+        self.store.close()

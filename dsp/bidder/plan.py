@@ -1,0 +1,108 @@
+"""A snapshot made ready for the engine: arrays as kernels want them, and the few look-ups that Python does.
+
+Built when a snapshot is swapped in, never per request. Everything here can be derived from the snapshot; nothing is state.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from dsp.catalog.layout import (
+    EX_ID,
+    LI_CURRENCY,
+    LI_END_S,
+    LI_FLAGS,
+    LI_ID,
+    LI_MAX_BID,
+    LI_START_S,
+    LI_STRATEGY,
+    LIF_PAUSED,
+    LIV_PRIOR,
+)
+from dsp.catalog.snapshot import Snapshot
+from dsp.openrtb.hashing import hash_text
+
+I64 = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+F64 = npt.NDArray[np.float64]
+
+MAX_DOMAINS = 8  # of one advertiser, parents included, that a deal's wadomain may name
+
+
+class PlanError(Exception):
+    """A snapshot the engine cannot work with."""
+
+
+def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A read-only view: numba compiles per writability, and a mapped snapshot is read-only."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _domain_hashes(domains: list[str]) -> list[int]:
+    """Hashes of the domains and of the parents they are under ("m.bank.com", "bank.com")."""
+    names: list[str] = []
+    for domain in domains:
+        parts = domain.lower().removeprefix("www.").split(".")
+        names += [".".join(parts[k:]) for k in range(len(parts) - 1)]
+    return [hash_text(name) for name in dict.fromkeys(names)][:MAX_DOMAINS]
+
+
+class Plan:
+    """What the kernels and the encoder read of one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Derive; raises `PlanError` when USD, the currency that bids are compared in, has no rate."""
+        self.snapshot = snapshot
+        self.version = snapshot.version
+        for name in (
+            "li_i", "li_v", "cr_i", "ex_i", "rows", "dim_keys", "dim_rows", "dim_any", "dim_used",
+            "cur_hash", "cur_usd", "seat_hash",
+        ):  # fmt: skip
+            setattr(self, name, frozen(getattr(snapshot, name)))
+        self.li_i: I64 = self.li_i
+        self.ids: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_ID])
+        self.n = len(self.ids)
+        self.usd = hash_text("USD")
+        if self.usd not in snapshot.cur_hash.tolist():
+            raise PlanError(f"snapshot {snapshot.version}: no rate for USD; add it to the catalog's currencies")
+        account_usd = snapshot.cur_usd[snapshot.li_i[:, LI_CURRENCY]]
+        fixed = snapshot.li_i[:, LI_STRATEGY] == 1
+        value = np.where(fixed, snapshot.li_i[:, LI_MAX_BID] * 1e-9, snapshot.li_v[:, LIV_PRIOR])
+        self.prior: F64 = np.maximum(value * account_usd, 1e-9)
+        self.cur_code = np.frombuffer(snapshot.cur_code.astype("S3").tobytes(), np.uint8).reshape(-1, 3)
+        self.fx_bits: I64 = (snapshot.cur_usd[:, None] / snapshot.cur_usd[None, :]).view(np.int64)
+        advertisers = snapshot.meta["advertisers"]
+        self.adv_domains: I64 = np.zeros((max(1, len(advertisers)), MAX_DOMAINS), np.int64)
+        for a, advertiser in enumerate(advertisers):
+            hashes = _domain_hashes(list(advertiser["domains"]))
+            self.adv_domains[a, : len(hashes)] = hashes
+        exchanges = snapshot.meta["exchanges"]
+        self.exchange_names = [str(x["name"]) for x in exchanges]
+        self.exchange_tokens = [str(x.get("token") or "") for x in exchanges]
+        self.by_name = {name: i for i, name in enumerate(self.exchange_names)}
+        self.by_token = {token: i for i, token in enumerate(self.exchange_tokens) if token}
+        self.exchange_ids: I64 = np.ascontiguousarray(snapshot.ex_i[:, EX_ID])
+        words = snapshot.rows.shape[1]
+        self.live: U64 = np.zeros(words, np.uint64)
+        self.start_s: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_START_S])
+        self.end_s: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_END_S])
+        self.paused: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_FLAGS] & LIF_PAUSED)
+
+    def refresh_live(self, now_s: int, available: I64) -> None:
+        """Recompute which line items are in flight, unpaused and have money left."""
+        _live(self.start_s, self.end_s, self.paused, available, now_s, self.live)
+
+
+@nb.njit(cache=True)
+def _live(start_s: I64, end_s: I64, paused: I64, available: I64, now_s: int, out: U64) -> None:
+    for w in range(out.shape[0]):
+        word = np.uint64(0)
+        for b in range(min(64, start_s.shape[0] - (w << 6))):
+            i = (w << 6) + b
+            if paused[i] == 0 and start_s[i] <= now_s < end_s[i] and available[i] > 0:
+                word |= np.uint64(1) << np.uint64(b)
+        out[w] = word

@@ -1,0 +1,221 @@
+"""Stages 8 and 9, price and select: what each candidate is worth, what to bid for it, and which one bids.
+
+Value per impression (design 4), in the line item's account currency:
+
+    value = p_click * p_apply * p_approve * p_fund * (margin - p_default * LGD * EAD) + sum of p(stage) * payout(stage)
+
+times the pacing multiplier. First price: the b that maximises F(b) * (value - b), F the exchange's learned win curve;
+second price: the value itself; a fixed-price deal: its floor. Then the floor, the line item's maximum bid, and rounding
+to a price at which one impression costs whole micros. Floats end here: what is reserved and sent is integer micros.
+
+Selection: per imp the candidate with the best expected surplus whose line item has the money and has not bid in this
+response yet. Its reservation is taken from the slice before anything is encoded (design 5, rule 2).
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+import numpy.typing as npt
+
+from dsp.base.money import convert_up, impression_micros, quantize_cpm
+from dsp.bidder.gate import Q_CURRENCY, Q_REASON
+from dsp.bidder.rank import (
+    C_AT,
+    C_CR,
+    C_FLOOR,
+    C_FLOORCUR,
+    C_IMP,
+    C_LI,
+    P_BUDGET,
+    P_FLOOR,
+    P_VALUE,
+)
+from dsp.catalog.layout import (
+    CR_MEDIA,
+    LI_CURRENCY,
+    LI_MAX_BID,
+    LI_STRATEGY,
+    LIV_EAD,
+    LIV_LGD,
+    LIV_MARGIN,
+    LIV_PAYOUT_APPLY,
+    LIV_PAYOUT_APPROVE,
+    LIV_PAYOUT_CLICK,
+    LIV_PAYOUT_FUND,
+)
+from dsp.control.wincurve import shade_cpm, win_probability
+from dsp.model.curves import media_slot
+from dsp.openrtb.columns import I_REQ, R_EXCHANGE, R_TEST
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+
+FIXED_PRICE_DEAL = 3
+FIXED_BID = 1
+
+# --- bid columns: int64[n, B_WIDTH] -----------------------------------------------------------------------------------
+(
+    B_CAND,  # row of the candidate table
+    B_PRICE,  # CPM micros, bid currency
+    B_RESERVE,  # micros, account currency: r, the most this impression can be charged
+) = range(3)
+B_WIDTH = 3
+
+
+@nb.njit(cache=True)
+def value_of(p: F32, v: F64) -> float:
+    """The design's value formula: ``p`` float32[5] heads, ``v`` float64[LIV_WIDTH]; account currency per impression."""
+    click = np.float64(p[0])
+    apply = click * p[1]
+    approve = apply * p[2]
+    fund = approve * p[3]
+    risk_adjusted = fund * (v[LIV_MARGIN] - p[4] * v[LIV_LGD] * v[LIV_EAD])
+    return (
+        risk_adjusted
+        + click * v[LIV_PAYOUT_CLICK]
+        + apply * v[LIV_PAYOUT_APPLY]
+        + approve * v[LIV_PAYOUT_APPROVE]
+        + fund * v[LIV_PAYOUT_FUND]
+    )
+
+
+@nb.njit(cache=True)
+def price(
+    n: int,
+    cand: I64,
+    p: F32,
+    imp: I64,
+    req: I64,
+    q: I64,
+    li_i: I64,
+    li_v: F64,
+    cr_i: I64,
+    cur_usd: F64,
+    multiplier: F64,
+    win_curve: F64,
+    min_bid_cpm: int,
+    value: F64,
+    bid_cpm: I64,
+    surplus: F64,
+) -> None:
+    """Fill per candidate: ``value`` (account currency), ``bid_cpm`` (CPM micros in bid currency, 0 no bid), ``surplus`` (USD).
+
+    ``p`` float32[n, 5] head probabilities; ``win_curve`` float64[X, MEDIA_SLOTS, 2] = (k, c in CPM micros
+    of USD).
+    """
+    for a in range(n):
+        row = cand[a]
+        li = row[C_LI]
+        r = imp[row[C_IMP], I_REQ]
+        bid_cpm[a] = 0
+        surplus[a] = -1.0
+        usd_account = cur_usd[li_i[li, LI_CURRENCY]]
+        usd_bid = cur_usd[q[r, Q_CURRENCY]]
+        floor_usd = row[C_FLOOR] * cur_usd[row[C_FLOORCUR]]  # CPM micros of USD
+        cap_usd = li_i[li, LI_MAX_BID] * usd_account
+        fixed = li_i[li, LI_STRATEGY] == FIXED_BID
+        if fixed:
+            value[a] = li_i[li, LI_MAX_BID] * 1e-9
+            worth_usd = cap_usd
+        else:
+            value[a] = value_of(p[a], li_v[li])
+            worth_usd = value[a] * multiplier[li] * usd_account * 1e9  # CPM micros of USD
+        if worth_usd < min_bid_cpm:
+            q[r, Q_REASON] = max(q[r, Q_REASON], P_VALUE)
+            continue
+        if floor_usd > worth_usd or floor_usd > cap_usd:
+            q[r, Q_REASON] = max(q[r, Q_REASON], P_FLOOR)
+            continue
+        curve = win_curve[min(req[r, R_EXCHANGE], win_curve.shape[0] - 1), media_slot(cr_i[row[C_CR], CR_MEDIA])]
+        k, c = curve[0], curve[1]
+        if row[C_AT] == FIXED_PRICE_DEAL:
+            bid_usd = floor_usd if floor_usd > 0 else worth_usd
+        elif fixed or row[C_AT] == 2:
+            bid_usd = worth_usd
+        else:
+            bid_usd = shade_cpm(worth_usd, floor_usd, k, c)
+        bid_usd = min(max(bid_usd, floor_usd), cap_usd)
+        cpm = quantize_cpm(np.int64(bid_usd / usd_bid))
+        floor_bid = np.int64(np.ceil(floor_usd / usd_bid - 1e-6))
+        if cpm < floor_bid:  # rounding down fell below the floor: the next whole price above it
+            cpm = quantize_cpm(floor_bid + 999)
+        if cpm < 1000:
+            q[r, Q_REASON] = max(q[r, Q_REASON], P_VALUE)
+            continue
+        bid_cpm[a] = cpm
+        surplus[a] = (worth_usd - cpm * usd_bid) * win_probability(cpm * usd_bid, k, c) + 1e-9 * worth_usd
+
+
+@nb.njit(cache=True)
+def _used(bids: I64, begin: int, end: int, cand: I64, li: int) -> bool:
+    for b in range(begin, end):
+        if cand[bids[b, B_CAND], C_LI] == li:
+            return True
+    return False
+
+
+@nb.njit(cache=True)
+def select(
+    n: int,
+    n_requests: int,
+    cand: I64,
+    imp: I64,
+    req: I64,
+    q: I64,
+    li_i: I64,
+    cur_usd: F64,
+    bid_cpm: I64,
+    surplus: F64,
+    available: I64,
+    reserved: I64,
+    bids: I64,
+    first_bid: I64,
+) -> int:
+    """At most one bid per imp, no line item twice in a response; reserve what it can cost.
+
+    ``bids`` int64[n_imps, B_WIDTH] in request order, ``first_bid`` int64[n_requests + 1] where each request's begin.
+    ``available`` and ``reserved`` are updated, except for test requests. Returns the number of bids.
+    """
+    count = 0
+    a = 0
+    request = 0
+    first_bid[0] = 0
+    while a < n:
+        i = cand[a, C_IMP]
+        r = imp[i, I_REQ]
+        while request < r:
+            request += 1
+            first_bid[request] = count
+        end = a
+        while end < n and cand[end, C_IMP] == i:
+            end += 1
+        while True:
+            best = -1
+            for c in range(a, end):
+                if bid_cpm[c] > 0 and (best < 0 or surplus[c] > surplus[best]):
+                    best = c
+            if best < 0:
+                break
+            li = cand[best, C_LI]
+            fx = cur_usd[q[r, Q_CURRENCY]] / cur_usd[li_i[li, LI_CURRENCY]]
+            reserve = convert_up(impression_micros(bid_cpm[best]), fx)
+            affordable = available[li] >= reserve
+            if affordable and not _used(bids, first_bid[r], count, cand, li):
+                if req[r, R_TEST] != 1:
+                    available[li] -= reserve
+                    reserved[li] += reserve
+                bids[count, B_CAND] = best
+                bids[count, B_PRICE] = bid_cpm[best]
+                bids[count, B_RESERVE] = reserve
+                count += 1
+                break
+            if not affordable:
+                q[r, Q_REASON] = max(q[r, Q_REASON], P_BUDGET)
+            bid_cpm[best] = 0
+        a = end
+    while request < n_requests:
+        request += 1
+        first_bid[request] = count
+    return count
