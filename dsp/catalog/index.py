@@ -83,24 +83,19 @@ def _set_bits(row: U64, items: I64) -> None:
 class IndexBuilder:
     """Collects the rules of ``n`` line items and builds the index.
 
-    `accept`: the line item wants this value of an inclusive dimension (and so has a rule there). `restrict`: it has a
-    rule there although no value was added. `refuse`: it must not see this value of an exclusive dimension.
+    `accept`: the line item wants these values of an inclusive dimension, and no others (none at all, if empty).
+    `refuse`: it must not see these values of an exclusive dimension.
     """
 
     def __init__(self, n: int) -> None:
         self.n = n
         self._items: list[dict[int, list[int]]] = [{} for _ in range(N_DIMS)]
         self._ruled: list[list[int]] = [[] for _ in range(N_DIMS)]
-        self._exclusive: set[int] = set()
 
     def accept(self, dim: int, values: Iterable[int], item: int) -> None:
         """Line item ``item`` accepts ``values`` of inclusive dimension ``dim`` and, but for other calls, no others."""
         self._ruled[dim].append(item)
         self._add(dim, values, item)
-
-    def restrict(self, dim: int, items: Iterable[int]) -> None:
-        """Line items ``items`` have a rule in inclusive dimension ``dim``, whatever values they accept."""
-        self._ruled[dim].extend(items)
 
     def refuse(self, dim: int, values: Iterable[int], item: int) -> None:
         """Line item ``item`` refuses ``values`` of exclusive dimension ``dim``."""
