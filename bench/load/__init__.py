@@ -6,7 +6,8 @@ hold an arrival rate with a realistic mix. They remain the cross-check (`bench.g
 
 from bench.load.grpcload import GrpcLoad
 from bench.load.httpload import HttpLoad
+from bench.load.request import METHOD, Request, to_one_path
 from bench.load.run import LoadError
 from bench.load.window import Window
 
-__all__ = ["GrpcLoad", "HttpLoad", "LoadError", "Window"]
+__all__ = ["METHOD", "GrpcLoad", "HttpLoad", "LoadError", "Request", "Window", "to_one_path"]

@@ -9,14 +9,13 @@ import numpy as np
 
 from bench.load.h2kernel import H_STREAM_WINDOW, H_TAIL, H_WIDTH, H_WINDOW, IN_BYTES, OUT_BYTES, SLACK, run_h2
 from bench.load.h2wire import DEFAULT_WINDOW_BYTES, GRPC_PREFIX_BYTES, header_block, pack, preface, request_frames
+from bench.load.request import Request
 from bench.load.run import LoadError, Runner
 from bench.load.window import Window
 
-METHOD = "/dsp.v1.Bidder/Bid"
-
 
 class GrpcLoad:
-    """``bodies`` (serialized messages) are sent in a shuffled, repeating order; ``headers`` go with every call.
+    """``requests`` (their bodies serialized messages, their paths methods) are sent in a shuffled, repeating order.
 
     ``streams_per_connection``: after so many a connection is replaced, long before HTTP/2's ids run out.
     ``spin``: poll without sleeping, for a generator that has a core to itself.
@@ -25,19 +24,21 @@ class GrpcLoad:
     def __init__(
         self,
         address: tuple[str, int],
-        bodies: Sequence[bytes],
+        requests: Sequence[Request],
         *,
-        method: str = METHOD,
-        headers: Sequence[tuple[str, str]] = (),
         connections: int = 8,
         in_flight_cap: int = 1000,
         streams_per_connection: int = 1 << 20,
         spin: bool = True,
         seed: int = 1,
     ) -> None:
-        block = header_block(f"{address[0]}:{address[1]}", method, headers)
-        self.pool, self.offsets = pack([request_frames(block, body) for body in bodies])
-        self.body_bytes = np.array([len(body) + GRPC_PREFIX_BYTES for body in bodies], np.int64)
+        authority = f"{address[0]}:{address[1]}"
+        heads = {(each.path, each.headers) for each in requests}
+        blocks = {head: header_block(authority, *head) for head in heads}
+        self.pool, self.offsets = pack(
+            [request_frames(blocks[each.path, each.headers], each.body) for each in requests]
+        )
+        self.body_bytes = np.array([len(each.body) + GRPC_PREFIX_BYTES for each in requests], np.int64)
         if int(np.diff(self.offsets).max()) > OUT_BYTES - SLACK:
             raise LoadError(f"a body is larger than the send buffer of {OUT_BYTES - SLACK:,} bytes")
         self.conn = np.zeros((connections, H_WIDTH), np.int64)
@@ -45,7 +46,7 @@ class GrpcLoad:
         self.inb = np.zeros((connections, IN_BYTES), np.uint8)
         self.req_of = np.full((connections, streams_per_connection), -1, np.int32)
         self.cap = in_flight_cap
-        self.runner = Runner(self, address, len(bodies), seed, 0 if spin else 1)
+        self.runner = Runner(self, address, len(requests), seed, 0 if spin else 1)
         self.closed_loop(1, 0.0)  # compiles the kernel
 
     def fresh(self, c: int, sock: socket.socket) -> None:

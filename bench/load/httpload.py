@@ -9,45 +9,42 @@ import numpy as np
 
 from bench.load.h2wire import pack
 from bench.load.http1kernel import IN_BYTES, W_LEFT, W_REQUEST, W_WIDTH, run_http1
+from bench.load.request import Request
 from bench.load.run import Runner
 from bench.load.window import Window
 
 
-def request_bytes(
-    address: tuple[str, int], path: str, content_type: str, headers: Sequence[tuple[str, str]], body: bytes
-) -> bytes:
+def request_bytes(address: tuple[str, int], content_type: str, request: Request) -> bytes:
     """One whole request."""
     head = [
-        f"POST {path} HTTP/1.1",
+        f"POST {request.path} HTTP/1.1",
         f"host: {address[0]}:{address[1]}",
         f"content-type: {content_type}",
         "x-openrtb-version: 2.6",
-        *(f"{name}: {value}" for name, value in headers),
-        f"content-length: {len(body)}",
+        *(f"{name}: {value}" for name, value in request.headers),
+        f"content-length: {len(request.body)}",
     ]
-    return ("\r\n".join(head) + "\r\n\r\n").encode() + body
+    return ("\r\n".join(head) + "\r\n\r\n").encode() + request.body
 
 
 class HttpLoad:
-    """``bodies`` are sent in a shuffled, repeating order. ``spin`` as in `GrpcLoad`."""
+    """``requests`` are sent in a shuffled, repeating order. ``spin`` as in `GrpcLoad`."""
 
     def __init__(
         self,
         address: tuple[str, int],
-        bodies: Sequence[bytes],
+        requests: Sequence[Request],
         *,
-        path: str,
         content_type: str = "application/json",
-        headers: Sequence[tuple[str, str]] = (),
         connections: int = 48,
         spin: bool = True,
         seed: int = 1,
     ) -> None:
-        self.pool, self.offsets = pack([request_bytes(address, path, content_type, headers, body) for body in bodies])
+        self.pool, self.offsets = pack([request_bytes(address, content_type, each) for each in requests])
         self.conn = np.zeros((connections, W_WIDTH), np.int64)
         self.inb = np.zeros((connections, IN_BYTES), np.uint8)
         self.idle = np.zeros(connections, np.int64)
-        self.runner = Runner(self, address, len(bodies), seed, 0 if spin else 1)
+        self.runner = Runner(self, address, len(requests), seed, 0 if spin else 1)
         self.closed_loop(1, 0.0)  # compiles the kernel
 
     def fresh(self, c: int, sock: socket.socket) -> None:

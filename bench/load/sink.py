@@ -169,14 +169,14 @@ def main(kind: str, port: int, answer_bytes: int) -> None:
     body = b"\x0a" + bytes([min(127, answer_bytes - 2)]) + b"x" * (answer_bytes - 2) if answer_bytes > 2 else b""
     answer = np.frombuffer(grpc_answer(body) if kind == "grpc" else http_answer(body), np.uint8)
     ack = np.frombuffer(frame(SETTINGS, ACK, 0, b""), np.uint8)
-    listener = socket.create_server(("127.0.0.1", port), backlog=256)
     epoll = select.epoll()
-    epoll.register(listener.fileno(), select.EPOLLIN)
     events = np.zeros(MAX_EVENTS * EVENT_BYTES, np.uint8)
     state = np.zeros((MAX_FD, 4), np.int64)
     inb, outb = np.zeros((MAX_FD, BUFFER_BYTES), np.uint8), np.zeros((MAX_FD, BUFFER_BYTES), np.uint8)
     socks: dict[int, socket.socket] = {}
     serve(epoll.fileno(), events, -1, kind == "grpc", answer, ack, state, inb, outb)  # compile before anyone waits
+    listener = socket.create_server(("127.0.0.1", port), backlog=256)
+    epoll.register(listener.fileno(), select.EPOLLIN)
     print(listener.getsockname()[1], flush=True)
     while True:
         fd = int(serve(epoll.fileno(), events, listener.fileno(), kind == "grpc", answer, ack, state, inb, outb))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tinyserver import Grpc, TinyServer, http
 
-from bench.load import GrpcLoad, HttpLoad, LoadError, window
+from bench.load import METHOD, GrpcLoad, HttpLoad, LoadError, to_one_path, window
 
 BID = b"\x0a\x01x\x12\x00"
 NO_BID = b"\x0a\x01x\x30\x02"
@@ -15,7 +15,12 @@ BODIES = [b"%04d" % i * (50 + i) for i in range(100)]
 
 
 def grpc(server, **options):
-    return GrpcLoad(server.address, BODIES, spin=False, **{"connections": 2, "streams_per_connection": 4096, **options})
+    return GrpcLoad(
+        server.address,
+        to_one_path(BODIES, METHOD),
+        spin=False,
+        **{"connections": 2, "streams_per_connection": 4096, **options},
+    )
 
 
 def test_every_grpc_call_is_answered_and_sorted():
@@ -113,7 +118,7 @@ def test_http_answers_are_sorted_and_large_ones_counted():
         return b"HTTP/1.1 204 No Content\r\n\r\n"
 
     with TinyServer(http(answer)) as server:
-        load = HttpLoad(server.address, BODIES, path="/bid/x", connections=4, spin=False)
+        load = HttpLoad(server.address, to_one_path(BODIES, "/bid/x"), connections=4, spin=False)
         window_ = load.open_loop(500, 0.2, even=True)
         load.close()
     assert window_.statuses == {200: 50, 204: 40, 400: 10}
@@ -128,13 +133,13 @@ def test_http_connections_that_close_are_replaced():
         return b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
     with TinyServer(http(answer)) as server:
-        load = HttpLoad(server.address, BODIES, path="/bid/x", connections=2, spin=False)
+        load = HttpLoad(server.address, to_one_path(BODIES, "/bid/x"), connections=2, spin=False)
         window_ = load.open_loop(1000, 0.1, even=True)
         load.close()
     assert window_.statuses == {200: 100}
     assert server.connections >= 10
     with TinyServer(http(lambda body, n: b"" if n == 10 else b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
-        load = HttpLoad(server.address, BODIES, path="/bid/x", connections=2, spin=False)
+        load = HttpLoad(server.address, to_one_path(BODIES, "/bid/x"), connections=2, spin=False)
         window_ = load.closed_loop(2, 0.1)
         load.close()
     assert window_.statuses[window.LOST] == window_.sent - window_.statuses[204]
@@ -145,4 +150,4 @@ def test_no_server_is_a_clear_error():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     with pytest.raises(LoadError, match="cannot connect to 127"):
-        GrpcLoad(address, BODIES, spin=False)
+        GrpcLoad(address, to_one_path(BODIES, METHOD), spin=False)
