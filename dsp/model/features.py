@@ -102,8 +102,8 @@ assert F % 16 == 0
 
 _HOUR_SIN = np.sin(2 * np.pi * np.arange(24) / 24).astype(np.float32)
 _HOUR_COS = np.cos(2 * np.pi * np.arange(24) / 24).astype(np.float32)
-# Which of the profile's content affinities (news, finance, sports, technology, entertainment, shopping, travel, home) an
-# IAB tier 1 category is about: the person's taste for what they are reading right now. -1 none.
+# Which of the profile's content affinities (news, finance, sports, technology, entertainment, shopping, travel, home)
+# an IAB tier 1 category is about: the person's taste for what they are reading right now. -1 none.
 _TOPIC = np.full(27, -1, np.int64)
 _TOPIC[[12, 11, 14]] = 0
 _TOPIC[[13, 3]] = 1
@@ -253,7 +253,7 @@ def _candidate_features(row: F32, product: int, credit: bool, li: I64, v: F64) -
     row[X_LOAN + product] = np.float32(1.0)
     row[X_LOG_MARGIN] = _log(v[LIV_MARGIN], 10.0)
     row[X_LOG_EAD] = _log(v[LIV_EAD], 12.0)
-    row[X_LGD] = np.float32(min(max(v[LIV_LGD], 0.0), 1.0))
+    row[X_LGD] = np.float32(min(v[LIV_LGD], 1.0)) if v[LIV_LGD] > 0.0 else np.float32(0.0)
     row[X_LOG_PAYOUT] = _log(v[LIV_PAYOUT_APPLY] + v[LIV_PAYOUT_APPROVE] + v[LIV_PAYOUT_FUND], 8.0)
     row[X_CREDIT] = _flag(credit)
     spread = li[LI_ID] * 0x9E3779B97F4A7C1  # ids are small and dense: spread them before taking bits
