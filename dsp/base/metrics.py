@@ -33,10 +33,23 @@ _NBR_SLOT = {code: slot for slot, code in enumerate(NBR_CODES)}
 STAGES = ("decode", "gate", "audience", "target", "features", "score", "price", "encode", "log", "total")
 OUTCOMES = ("bid", "no_bid", "bad", "too_large", "shed", "unauthorized")  # the first five: kinds of dsp.bidder.answer
 MEDIA = ("banner", "video", "audio", "native")  # slot = number of the medium's bit
-# The first ten are the decode statuses E_* of dsp.openrtb.columns, 0 standing for anything else.
+# The first twelve are the decode statuses E_* of dsp.openrtb.columns, 0 standing for anything else.
 BAD_REASONS = (
-    *("other", "syntax", "utf8", "type", "number", "depth", "no_id", "no_imp", "imp_id", "dup_imp_id", "truncated"),
-    *("gzip", "body_too_large", "content_type", "content_encoding", "unknown_exchange"),
+    *(
+        "other",
+        "syntax",
+        "utf8",
+        "type",
+        "number",
+        "depth",
+        "no_id",
+        "no_imp",
+        "imp_id",
+        "dup_imp_id",
+        "truncated",
+        "limit",
+    ),
+    *("gzip", "body_too_large", "body_cut", "body_late", "content_type", "content_encoding", "unknown_exchange"),
 )
 SHED_REASONS = ("queue", "qps", "draining", "deadline")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other")
@@ -67,8 +80,8 @@ class Definition:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """How many values each label has; () for none."""
-        return tuple(values.size if isinstance(values, Capacity) else len(values) for _, values in self.labels)
+        """How many values each label has; (1,) for no labels."""
+        return tuple(values.size if isinstance(values, Capacity) else len(values) for _, values in self.labels) or (1,)
 
 
 EXCHANGES = Capacity("exchange", 64)
@@ -99,6 +112,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("dsp_profiles_total", "counter", "Profile joins.", (("result", PROFILES),)),
     Definition("dsp_store_errors_total", "counter", "Failed reads of the audience store.", (("kind", STORE_ERRORS),)),
     Definition("dsp_decisions_dropped_total", "counter", "Decision rows the log had no room for."),
+    Definition("dsp_engine_errors_total", "counter", "Batches that failed inside the engine; answered as no-bids."),
     Definition("dsp_worker_restarts_total", "counter", "Workers that died and were started again."),
     Definition("dsp_stage_seconds", "seconds", "Time of one batch in one stage.", (("stage", STAGES),)),
     Definition("dsp_request_seconds", "seconds", "Time from a request's arrival to its answer."),
@@ -159,6 +173,10 @@ class Histogram:
         """
         _observe_marks(self.counts, self.sums, marks)
 
+    def observe_array(self, i: int, ns: I64) -> None:
+        """All of ``ns`` (int64, nanoseconds) under the i-th label value, in one kernel call."""
+        _observe_array(self.counts, self.sums, i, ns)
+
     def observe_size(self, size: int) -> None:
         """One observation of a size, for histograms of kind ``sizes``."""
         self.counts[0, min((size - 1).bit_length() if size > 0 else 0, self._last)] += 1
@@ -166,16 +184,28 @@ class Histogram:
 
 
 @nb.njit(cache=True)
+def _bucket(ns: int, last: int) -> int:
+    us = ns // 1000
+    square, bucket = us * us, 0
+    while square > 0 and bucket < last:
+        square >>= 1
+        bucket += 1
+    return bucket
+
+
+@nb.njit(cache=True)
+def _observe_array(counts: I64, sums: I64, i: int, ns: I64) -> None:
+    for k in range(ns.shape[0]):
+        counts[i, _bucket(ns[k], counts.shape[1] - 1)] += 1
+        sums[i] += ns[k]
+
+
+@nb.njit(cache=True)
 def _observe_marks(counts: I64, sums: I64, marks: tuple[int, ...]) -> None:
     last = counts.shape[1] - 1
     for i in range(len(marks)):
         ns = marks[i + 1] - marks[i] if i + 1 < len(marks) else marks[i] - marks[0]
-        us = ns // 1000
-        square, bucket = us * us, 0
-        while square > 0 and bucket < last:
-            square >>= 1
-            bucket += 1
-        counts[i, bucket] += 1
+        counts[i, _bucket(ns, last)] += 1
         sums[i] += ns
 
 
@@ -239,11 +269,11 @@ class Metrics:
         return metrics
 
     def counter(self, name: str) -> I64:
-        """int64 array shaped by the metric's labels, () for none: add to it."""
+        """int64 array shaped by the metric's labels, (1,) for none: add to it."""
         return self._array(name, "counter")
 
     def gauge(self, name: str) -> I64:
-        """int64 array shaped by the metric's labels, () for none: ``gauge[...] = value``."""
+        """int64 array shaped by the metric's labels, (1,) for none: ``gauge[...] = value``."""
         return self._array(name, "gauge")
 
     def histogram(self, name: str) -> Histogram:
@@ -347,7 +377,7 @@ class _Role(Collector):
         """Each cell's label values, and whether all of them have a name of their own."""
         columns = [self._label_values(values) for _, values in d.labels]
         for index in np.ndindex(d.shape):
-            cell = [columns[k][i] for k, i in enumerate(index)]
+            cell = [column[i] for column, i in zip(columns, index, strict=False)]
             yield [name for name, _ in cell], all(named for _, named in cell)
 
     def _label_values(self, values: tuple[str, ...] | Capacity) -> list[tuple[str, bool]]:
