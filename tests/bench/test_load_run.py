@@ -87,7 +87,8 @@ def test_goaway_and_resets_are_counted_and_survived():
         window_ = load.open_loop(2000, 0.1, even=True)
         load.close()
     assert sum(window_.statuses.values()) == 200
-    assert window_.statuses[0] >= 100
+    assert window_.statuses[0] >= 20
+    assert server.connections > 1
     assert set(window_.statuses) <= {0, window.GOAWAY, window.LOST}
     with TinyServer(Grpc(lambda body, n: (0, BID), reset_every=4)) as server:
         load = grpc(server, connections=1)
