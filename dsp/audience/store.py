@@ -107,29 +107,29 @@ def valid_record(records: U8, at: int) -> bool:
         return False
     if records[at, P_GENDER] > MAX_GENDER:
         return False
-    for product in range(N_PRODUCTS):  # noqa: SIM110 (a loop is what numba compiles)
+    for product in range(N_PRODUCTS):
         if records[at, P_LIFECYCLE + product] >= N_LIFECYCLES:
             return False
     return True
 
 
 @nb.njit(cache=True, nogil=True)
-def place_records(raw: U8, rows: I64, n_records: int, out: U8, found: I64) -> int:
-    """Copy ``n_records`` packed records of ``raw`` to ``out[rows[j]]``, zero the other rows, fill ``found``.
+def settle_rows(records: U8, found: I64) -> tuple[int, int]:
+    """Judge what a store put into ``records`` uint8[n, PROFILE_BYTES]: all zero is nobody, else a record or corrupt.
 
-    Returns how many records were corrupt; their rows stay zero and not found.
+    Fills ``found`` int64[n] and zeroes corrupt rows. Returns (people found, corrupt records).
     """
+    good = 0
     corrupt = 0
-    n = found.shape[0]
-    found[:] = 0
-    packed = raw[: n_records * PROFILE_BYTES].reshape(n_records, PROFILE_BYTES)
-    for j in range(n_records):
-        if valid_record(packed, j):
-            out[rows[j]] = packed[j]
-            found[rows[j]] = 1
-        else:
-            corrupt += 1
-    for i in range(n):
-        if found[i] == 0:
-            out[i] = np.uint8(0)
-    return corrupt
+    for i in range(found.shape[0]):
+        found[i] = 0
+        if valid_record(records, i):
+            found[i] = 1
+            good += 1
+            continue
+        for j in range(PROFILE_BYTES):
+            if records[i, j] != 0:
+                corrupt += 1
+                records[i] = np.uint8(0)
+                break
+    return good, corrupt
