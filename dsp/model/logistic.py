@@ -21,7 +21,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 PENALTIES = (300.0, 60.0, 15.0, 4.0)  # lambda per weight: standard deviations 0.06 .. 0.5 log-odds per unit
-_BIAS_PENALTY = 0.5  # the base rate is trusted after a few labels
+BIAS_PENALTY = 2.0  # the base rate is trusted after a handful of labels
 _CHUNK = 16_384
 _STEPS = 30
 _FEW_POSITIVES = 10  # below this nothing can be cross-validated: the strongest penalty
@@ -52,12 +52,14 @@ class Fit:
         return np.asarray(x @ self.weights + self.bias, np.float64)
 
 
-def fit_map(sample: Sample, prior: Fit, penalty: float, start: Fit | None = None) -> Fit:
+def fit_map(
+    sample: Sample, prior: Fit, penalty: float, start: Fit | None = None, bias_penalty: float = BIAS_PENALTY
+) -> Fit:
     """The MAP weights for one ``penalty``; ``start`` (default: the prior) only saves steps."""
     at = start or prior
     theta = np.append(at.weights, at.bias)
     centre = np.append(prior.weights, prior.bias)
-    precision = np.append(np.full(len(prior.weights), penalty), _BIAS_PENALTY)
+    precision = np.append(np.full(len(prior.weights), penalty), bias_penalty)
     objective = _objective(sample, theta, centre, precision)
     for _ in range(_STEPS):
         gradient, hessian = _derivatives(sample, theta)
@@ -95,7 +97,8 @@ def platt(logit: F64, y: F64, weight: F64, strength: float = 20.0) -> tuple[floa
     """
     sample = Sample(logit[:, None].astype(np.float32), y, weight)
     p = float(np.clip(np.average(sigmoid(logit), weights=weight), 1e-4, 1 - 1e-4)) if len(y) else 0.5
-    fit = fit_map(sample, Fit(np.ones(1), 0.0, 0.0), strength * p * (1.0 - p))
+    information = strength * p * (1.0 - p)
+    fit = fit_map(sample, Fit(np.ones(1), 0.0, 0.0), information, bias_penalty=information)
     return float(np.clip(fit.weights[0], 0.2, 3.0)), fit.bias
 
 
