@@ -1,7 +1,7 @@
 """Stage 10, encode: bids to bytes, in the format the request came in.
 
-A creative's whole bid is a pre-rendered bytes %-format (the catalog compiler writes it); per bid only ids, price, deal and
-the signed token are put in. Numbers of fields are OpenRTB 2.6's protobuf.
+A creative's whole bid is a pre-rendered bytes %-format (the catalog compiler writes it); per bid only ids, price, deal
+and the signed token are put in. Numbers of fields are OpenRTB 2.6's protobuf.
 """
 
 from __future__ import annotations

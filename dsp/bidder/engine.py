@@ -1,8 +1,8 @@
 """The engine: a batch of requests in, answers out. `decide` reads as the list of its stages (design 4).
 
-Per-request Python exists only in decode and encode; between them are NumPy arrays that live as long as the engine, numba
-kernels, one profile read and one ONNX run. One engine belongs to one thread; `poll`, called between batches from that
-thread, swaps in a new snapshot or model, so no batch ever sees two.
+Per-request Python exists only in decode and encode; between them are NumPy arrays that live as long as the engine,
+numba kernels, one profile read and one ONNX run. One engine belongs to one thread; `poll`, called between batches from
+that thread, swaps in a new snapshot or model, so no batch ever sees two.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def fits_video(imp: I64, pool: I64, cr: I64) -> bool:
 
 @nb.njit(cache=True, inline="always")
 def _scales(have_w: int, have_h: int, want_w: int, want_h: int, flags: int) -> bool:
-    """Whether an image serves a slot: at least the minimal size; an exact one in the same proportions (it is scaled)."""
+    """Whether an image serves a slot: at least its minimal size, or scaled to its exact one in like proportions."""
     if have_w == 0 or have_h == 0:
         return False
     if (flags & 1) != 0 and have_w < want_w:

@@ -55,9 +55,12 @@ NBR_NO_TIME = 15
 NBR_NO_CURRENCY = 503
 
 OS_HASHES = np.array(
-    [hash_text(t) for t in ("ios", "iphone os", "ipados", "android", "windows", "macos", "mac os x", "os x", "mac", "linux")],
+    [
+        hash_text(t)
+        for t in ("ios", "iphone os", "ipados", "android", "windows", "macos", "mac os x", "os x", "mac", "linux")
+    ],
     np.int64,
-)  # fmt: skip
+)
 OS_VALUES = np.array([1, 1, 1, 2, 3, 4, 4, 4, 4, 5], np.int64)
 OS_NAMES_HASH = np.array([hash_text(t) for t in OSES], np.int64)
 BROWSER_NAMES_HASH = np.array([hash_text(t) for t in BROWSERS], np.int64)
@@ -98,13 +101,6 @@ def tier1_of(h: int, keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64])
 
 
 @nb.njit(cache=True)
-def _lower(c: np.uint8) -> np.uint8:
-    if np.uint8(65) <= c <= np.uint8(90):
-        return np.uint8(c + np.uint8(32))
-    return c
-
-
-@nb.njit(cache=True)
 def read_user_agent(text: npt.NDArray[np.uint8], off: int, length: int) -> tuple[int, bool]:
     """(BROWSERS index, is a crawler) of a user agent string; one pass, case-insensitive, first match of the strongest.
 
@@ -112,29 +108,29 @@ def read_user_agent(text: npt.NDArray[np.uint8], off: int, length: int) -> tuple
     """
     chrome = safari = firefox = edge = crawler = False
     end = off + length
-    i = off
-    while i < end - 2:
-        c = _lower(text[i])
-        d = _lower(text[i + 1])
-        e = _lower(text[i + 2])
-        if c == 101 and d == 100 and e == 103:  # edg(e|a|ios)
-            edge = True
-        elif (c == 99 and d == 104 and e == 114 and i + 5 < end and _lower(text[i + 3]) == 111) or (c == 99 and d == 114 and e == 105):  # chro(me)
-            chrome = True
-        elif c == 115 and d == 97 and e == 102:  # saf(ari)
-            safari = True
-        elif (c == 102 and d == 105 and e == 114) or (c == 102 and d == 120 and e == 105):  # fir(efox), fxi(os)
-            firefox = True
-        elif c == 98 and d == 111 and e == 116:  # bot, at the end of a word: Googlebot/2.1, "bot;"
-            after = _lower(text[i + 3]) if i + 3 < end else np.uint8(32)
-            phone = i >= off + 2 and _lower(text[i - 1]) == 117 and _lower(text[i - 2]) == 99  # a CUBOT is a phone
-            if not (97 <= after <= 122) and not phone:
-                crawler = True
-        elif (c == 115 and d == 112 and e == 105 and i + 5 < end and _lower(text[i + 3]) == 100) or (
-            c == 99 and d == 114 and e == 97 and i + 6 < end and _lower(text[i + 3]) == 119
-        ):  # spid(er), craw(ler)
-            crawler = True
-        i += 1
+    fold = np.uint8(32)  # letters to lower case; what it makes of other bytes matches nothing below
+    for i in range(off, end - 2):
+        c = text[i] | fold
+        if c == 101:  # edg(e|a|ios)
+            edge = edge or ((text[i + 1] | fold) == 100 and (text[i + 2] | fold) == 103)
+        elif c == 115:  # saf(ari), spid(er)
+            d, e = text[i + 1] | fold, text[i + 2] | fold
+            safari = safari or (d == 97 and e == 102)
+            crawler = crawler or (d == 112 and e == 105 and i + 3 < end and (text[i + 3] | fold) == 100)
+        elif c == 99:  # chro(me), cri(os), craw(ler)
+            d, e = text[i + 1] | fold, text[i + 2] | fold
+            if d == 104 or d == 114:
+                f = (text[i + 3] | fold) if i + 3 < end else np.uint8(0)
+                chrome = chrome or (d == 104 and e == 114 and f == 111) or (d == 114 and e == 105)
+                crawler = crawler or (d == 114 and e == 97 and f == 119)
+        elif c == 102:  # fir(efox), fxi(os)
+            d, e = text[i + 1] | fold, text[i + 2] | fold
+            firefox = firefox or (d == 105 and e == 114) or (d == 120 and e == 105)
+        elif c == 98:  # bot, at the end of a word: Googlebot/2.1, "bot;"; but a CUBOT is a phone
+            if (text[i + 1] | fold) == 111 and (text[i + 2] | fold) == 116:
+                after = (text[i + 3] | fold) if i + 3 < end else fold
+                phone = i >= off + 2 and (text[i - 1] | fold) == 117 and (text[i - 2] | fold) == 99
+                crawler = crawler or (not (97 <= after <= 122) and not phone)
     if edge:
         return B_EDGE, crawler
     if firefox:

@@ -1,9 +1,11 @@
 """A snapshot made ready for the engine: arrays as kernels want them, and the few look-ups that Python does.
 
-Built when a snapshot is swapped in, never per request. Everything here can be derived from the snapshot; nothing is state.
+Built when a snapshot is swapped in, never per request; all of it can be derived again, nothing is state.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -24,7 +26,9 @@ from dsp.catalog.layout import (
 from dsp.catalog.snapshot import Snapshot
 from dsp.openrtb.hashing import hash_text
 
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 F64 = npt.NDArray[np.float64]
 
@@ -35,7 +39,7 @@ class PlanError(Exception):
     """A snapshot the engine cannot work with."""
 
 
-def frozen(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """A read-only view: numba compiles per writability, and a mapped snapshot is read-only."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
@@ -58,12 +62,18 @@ class Plan:
         """Derive; raises `PlanError` when USD, the currency that bids are compared in, has no rate."""
         self.snapshot = snapshot
         self.version = snapshot.version
-        for name in (
-            "li_i", "li_v", "cr_i", "ex_i", "rows", "dim_keys", "dim_rows", "dim_any", "dim_used",
-            "cur_hash", "cur_usd", "seat_hash",
-        ):  # fmt: skip
-            setattr(self, name, frozen(getattr(snapshot, name)))
-        self.li_i: I64 = self.li_i
+        self.li_i: I64 = frozen(snapshot.li_i)
+        self.li_v: F64 = frozen(snapshot.li_v)
+        self.cr_i: I64 = frozen(snapshot.cr_i)
+        self.ex_i: I64 = frozen(snapshot.ex_i)
+        self.rows: U64 = frozen(snapshot.rows)
+        self.dim_keys: U64 = frozen(snapshot.dim_keys)
+        self.dim_rows: I32 = frozen(snapshot.dim_rows)
+        self.dim_any: I32 = frozen(snapshot.dim_any)
+        self.dim_used: U8 = frozen(snapshot.dim_used)
+        self.cur_hash: I64 = frozen(snapshot.cur_hash)
+        self.cur_usd: F64 = frozen(snapshot.cur_usd)
+        self.seat_hash: I64 = frozen(snapshot.seat_hash)
         self.ids: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_ID])
         self.n = len(self.ids)
         self.usd = hash_text("USD")

@@ -100,7 +100,7 @@ def price(
     bid_cpm: I64,
     surplus: F64,
 ) -> None:
-    """Fill per candidate: ``value`` (account currency), ``bid_cpm`` (CPM micros in bid currency, 0 no bid), ``surplus`` (USD).
+    """Fill per candidate: ``value`` (account currency), ``bid_cpm`` (CPM micros, bid currency), ``surplus`` (USD).
 
     ``p`` float32[n, 5] head probabilities; ``win_curve`` float64[X, MEDIA_SLOTS, 2] = (k, c in CPM micros
     of USD).

@@ -1,6 +1,6 @@
 """Stages 5 and 6, eligibility and pre-rank: the best K line items of each imp that may really bid.
 
-Per imp: which of the request's matched line items have an ad for it, through the open auction or one of the imp's deals;
+Per imp: which of the request's matched line items have an ad for it, through the open auction or one of its deals;
 of these the K with the best cheap score, each with a creative that fits, its deal and its floor. The creative and the
 floor are looked up only for a line item whose score would enter the top K, as most never get there.
 
@@ -165,7 +165,7 @@ def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
 
 @nb.njit(cache=True)
 def imp_floor(imp: I64, pool: I64, creative: I64) -> int:
-    """The open auction's floor for this creative: durations first, then mincpmpersec, then imp.bidfloor (CPM micros)."""
+    """The open auction's floor for this creative: durations, then mincpmpersec, then imp.bidfloor (CPM micros)."""
     if creative[CR_MEDIA] == VIDEO:
         floor = duration_floor(pool, imp[I_V_DURFLOORS0], imp[I_V_DURFLOORSN], creative[CR_DURATION_S])
         if floor >= 0:

@@ -2,8 +2,8 @@
 
 Invariant (design section 5): ``available = G - R - C - (pending - settled)`` per line item, where G is granted, R
 given back, C the cost posted, pending what was reserved in the buckets that are not closed, settled what the ledger
-knows to be posted or voided of that; G, C and settled come from one reply. A bucket is closed by the ledger's word only,
-so without sync the worker spends what is available and stops; when the lease runs out nothing is available at all.
+knows to be posted or voided of that; G, C and settled come from one reply. A bucket is closed by the ledger's word
+only, so without sync the worker spends what is available and stops; when the lease runs out nothing is available.
 
 Only the engine's thread changes state, in `refresh`. The background thread carries requests out and replies in; each is
 one object handed over by one attribute. Every amount that travels is cumulative, so lost messages cost nothing.
@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.config import Config
+from dsp.base.token import load_signer
 from dsp.bidder.sync import HttpTransport
-from dsp.control.grants import GRANT, RECALL_ALL, RECALL_NONE, WANT, SyncReply, SyncRequest, SyncTransport
+from dsp.control.grants import GRANT, RECALL_ALL, RECALL_NONE, WANT, SyncReply, SyncRequest, SyncTransport, sync_key
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -71,6 +72,11 @@ class Slices:
     reserved: I64
     period: I64
     multiplier: F64
+    _lease_until: int  # monotonic ns, like all of these
+    _next_ns: int  # `refresh` has nothing to do before
+    _next_sync: int
+    _bucket_zero: int  # when bucket 0 began
+    _built_ns: int
 
     def __init__(
         self,
@@ -87,7 +93,10 @@ class Slices:
         self.stopped = False  # kill switch
         self.syncs = self.errors = 0
         ledger = config.ledger
-        self._transport = transport if transport is not None else HttpTransport(ledger.host, ledger.port, key)
+        if transport is None:
+            secret = key or sync_key(load_signer(config.path("secrets", "signing.json")).mac_key)
+            transport = HttpTransport(ledger.host, ledger.port, secret)
+        self._transport = transport
         self._clock, self._threaded = clock, threaded
         self._sync_ns, self._slice_s = int(ledger.sync_s * 1e9), ledger.slice_s
         self._zero()
@@ -322,8 +331,6 @@ class Slices:
         fresh = self._all_period[rows] < grants["period"]
         if fresh.any():
             self._begin_period(rows[fresh])
-        current = self._all_period[rows] <= grants["period"]
-        rows, grants = rows[current], grants[current]
         self._asked[rows[grants["granted"] > self._granted[rows]]] = 0
         self._all_period[rows] = grants["period"]
         self._granted[rows] = grants["granted"]
@@ -342,6 +349,7 @@ class Slices:
         self._rolled[rows] += self._all_reserved[rows]
         for array in (self._granted, self._returned, self._acked, self._pending, self._all_reserved, self._asked):
             array[rows] = 0
+        self._settled[rows] = 0
 
     # --- the background thread ---------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.profile import (
+    MAX_SEGMENTS,
     P_AGE_BAND,
     P_INCOME_BAND,
     P_N_SEGMENTS,
@@ -191,7 +192,7 @@ def request_rows(
     found = q[Q_FOUND] != 0
     segments = 0
     if found:
-        segments = min(np.int64(profile[P_N_SEGMENTS]), 16)
+        segments = min(int(profile[P_N_SEGMENTS]), MAX_SEGMENTS)
     if used[DIM_SEGMENT]:
         for s in range(segments):
             at = P_SEGMENT_EXPIRY + 2 * s
@@ -301,7 +302,7 @@ def target(
 ) -> None:
     """Fill ``matched`` uint64[n, W] with the line items that want each request, ``some`` with its non-empty words.
 
-    ``live`` uint64[W] has the line items in flight, unpaused and with money left. ``inc``, ``ends``, ``exc`` are scratch.
+    ``live`` uint64[W] has the line items in flight, unpaused, with money left. ``inc``, ``ends``, ``exc`` are scratch.
     """
     for r in range(n):
         some[r] = 0
