@@ -82,7 +82,7 @@ def make_imp(number: int, site: Site, venue: Venue, country: str, in_app: bool, 
     deals = tuple(d for d in venue.deals if d.media & media and (not d.countries or country in d.countries))
     deals = tuple(d for d in deals if draw() < 0.25)[:3] if draw() < 0.4 else ()
     private = bool(deals) and draw() < 0.15
-    secure = 1
+    secure = int(draw() < 0.9)
     slot_id = str(number + 1)
     imp: Json = {
         "id": slot_id,

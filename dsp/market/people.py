@@ -8,7 +8,6 @@ Identifiers are functions of the person number and the seed: no table of ids exi
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,13 +125,28 @@ class People:
 
     def ifa(self, person: int) -> str:
         """The advertising id of the person's device, lower-case UUID text (a function of number and seed)."""
-        high = mix64((self.seed << 34) ^ person)
-        return str(uuid.UUID(int=high << 64 | mix64(high ^ 0x1FA), version=4))
+        return self.ifas(np.array([person]))[0]
+
+    def ifas(self, persons: I64) -> list[str]:
+        """`ifa` of many."""
+        high = mix64_many(np.uint64(self.seed << 34) ^ persons.astype(np.uint64))
+        low = mix64_many(high ^ np.uint64(0x1FA))
+        text = np.stack([high, low], 1).astype(">u8").tobytes().hex()
+        return [
+            f"{t[:8]}-{t[8:12]}-4{t[13:16]}-{'89ab'[int(t[16], 16) & 3]}{t[17:20]}-{t[20:]}"
+            for t in (text[at : at + 32] for at in range(0, len(text), 32))
+        ]
 
     def buyeruid(self, person: int, exchange: str) -> str:
         """Our own id of the person as matched by ``exchange``: 16 hex digits (a function of number, seed, exchange)."""
-        salt = int.from_bytes(exchange.encode()[:7].ljust(7, b"."), "little")
-        return f"{mix64(mix64((self.seed << 34) ^ person ^ 0xB0F) ^ salt):016x}"
+        return self.buyeruids(np.array([person]), exchange)[0]
+
+    def buyeruids(self, persons: I64, exchange: str) -> list[str]:
+        """`buyeruid` of many."""
+        salt = np.uint64(int.from_bytes(exchange.encode()[:7].ljust(7, b"."), "little"))
+        own = mix64_many(np.uint64(self.seed << 34) ^ persons.astype(np.uint64) ^ np.uint64(0xB0F))
+        text = mix64_many(own ^ salt).astype(">u8").tobytes().hex()
+        return [text[at : at + 16] for at in range(0, len(text), 16)]
 
 
 def mix64(value: int) -> int:
@@ -141,6 +155,15 @@ def mix64(value: int) -> int:
     value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
     value = (value ^ value >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
     return value ^ value >> 31
+
+
+def mix64_many(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """`mix64` of an array."""
+    with np.errstate(over="ignore"):
+        out = values + np.uint64(0x9E3779B97F4A7C15)
+        out = (out ^ (out >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return out ^ (out >> np.uint64(31))
 
 
 _PLACE_COUNTRY = np.array(PLACE_COUNTRY)

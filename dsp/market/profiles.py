@@ -7,11 +7,14 @@ block is reproduced alone and a million people need no more memory than one bloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from dsp.audience.identity import KIND_BUYERUID, KIND_IFA, identity_key_many, load_peppers
+from dsp.audience.lmdb_writer import LmdbWriter
 from dsp.audience.profile import (
     CONSENT_FINANCIAL,
     CONSENT_PROFILING,
@@ -20,7 +23,11 @@ from dsp.audience.profile import (
     PROFILE,
     PROFILE_VERSION,
 )
+from dsp.base.config import Config
 from dsp.catalog.layout import PRODUCTS
+from dsp.catalog.publish import current_path
+from dsp.catalog.snapshot import Snapshot
+from dsp.market.devices import DEVICES
 from dsp.market.people import AFFINITIES, AGE_EDGES, INCOME_EDGES, REFUSED, People
 
 BLOCK = 1 << 16
@@ -51,6 +58,32 @@ def profile_blocks(people: People, day: int) -> Iterator[tuple[npt.NDArray[np.in
         records = _observe(people, persons, day)
         known = people.known[persons]
         yield persons[known], records[known]
+
+
+def write_profiles(config: Config, people: People, exchanges: Mapping[str, int] | None = None) -> int:
+    """Load the known people into ``config``'s audience store; how many. About 10 µs and 130 bytes of disk per key.
+
+    ``exchanges`` maps names to their stable numbers, which buyer uids are scoped by; the published snapshot's when not
+    given. Raises `StoreError`.
+    """
+    if exchanges is None:
+        path = current_path(config)
+        exchanges = {x["name"]: x["id"] for x in Snapshot.load(path).meta["exchanges"]} if path is not None else {}
+    pepper = load_peppers(config.path("secrets", "pepper.json")).current
+    written = 0
+    with LmdbWriter(config.path("profiles")) as writer:
+        for persons, records in profile_blocks(people, int(time.time()) // 86_400):
+            keys = np.zeros((len(persons), len(exchanges) + 1, 16), np.uint8)
+            for k, (name, number) in enumerate(exchanges.items()):
+                keys[:, k] = identity_key_many(KIND_BUYERUID, people.buyeruids(persons, name), pepper, number)
+            keys[:, -1] = identity_key_many(KIND_IFA, people.ifas(persons), pepper)
+            keys[~_HAS_APPS[people.device[persons]], -1] = 0
+            writer.write(records, keys)
+            written += len(persons)
+    return written
+
+
+_HAS_APPS = np.array([device.has_apps for device in DEVICES])
 
 
 def _observe(people: People, persons: npt.NDArray[np.int64], day: int) -> npt.NDArray[np.void]:

@@ -27,6 +27,7 @@ from dsp.market.places import COUNTRIES, PLACE_COUNTRY, PLACES
 from dsp.market.sites import Site, make_sites
 from dsp.market.venues import EXAMPLE_VENUES, Venue
 from dsp.model.context import OSES
+from dsp.openrtb.convert import json_to_pb
 
 Json = dict[str, Any]
 Draw = Callable[[], float]
@@ -83,6 +84,8 @@ class RequestFactory:
         self._block = -1
         self._rows: list[list[float]] = []
         self._people_rows: list[tuple[Any, ...]] = []
+        self._ifas: list[str] = []
+        self._buyeruids: list[list[str]] = []  # by venue
         self._pools = [_Pool(self.sites, country) for country in range(len(COUNTRIES))]
         self._venues_of = [
             _cumulative([v.weight if not v.countries or c.code in v.countries else 0.0 for v in self.venues])
@@ -99,16 +102,14 @@ class RequestFactory:
 
     def body_pb(self, i: int) -> bytes:
         """Request ``i`` as protobuf."""
-        from dsp.openrtb.convert import json_to_pb
-
-        return json_to_pb(self.scene(i).body)
+        return json_to_pb(self.scene(i).body).SerializeToString()
 
     def scene(self, i: int) -> Scene:
         """Opportunity ``i`` (from 0)."""
         block, k = divmod(i, BLOCK)
         if block != self._block:
             self._load(block)
-        return self._build(i, self._people_rows[k], iter(self._rows[k]).__next__)
+        return self._build(i, k, iter(self._rows[k]).__next__)
 
     def _load(self, block: int) -> None:
         """Draw a block: uniforms, and the people who come with what requests say of them."""
@@ -123,10 +124,12 @@ class RequestFactory:
             people.language[who], people.age[who], people.gender[who],
         )  # fmt: skip
         self._people_rows = list(zip(*(column.tolist() for column in columns), strict=True))
+        self._ifas = people.ifas(who)
+        self._buyeruids = [people.buyeruids(who, venue.name) for venue in self.venues]
         self._block = block
 
-    def _build(self, i: int, row: tuple[Any, ...], draw: Draw) -> Scene:
-        person, place_index, device_index, privacy, known, language_index, age, gender = row
+    def _build(self, i: int, k: int, draw: Draw) -> Scene:
+        person, place_index, device_index, privacy, known, language_index, age, gender = self._people_rows[k]
         device = DEVICES[device_index]
         country_index = PLACE_COUNTRY[place_index]
         country = COUNTRIES[country_index]
@@ -146,8 +149,8 @@ class RequestFactory:
             "id": f"{request_id:016x}-{i:x}",
             "imp": imps,
             "app" if in_app else "site": _property(site, in_app, device.os, language, request_id, draw),
-            "device": self._device(person, device_index, place_index, in_app, privacy, identified, language, draw),
-            "user": self._user(person, venue, in_app, privacy, identified, country_index, age, gender, draw),
+            "device": self._device(person, device_index, place_index, in_app, privacy, language, draw),
+            "user": self._user(person, venue.name, privacy, identified, country_index, age, gender, draw),
             "at": venue.at,
             "tmax": venue.tmax_ms,
             "cur": [venue.currency],
@@ -156,15 +159,18 @@ class RequestFactory:
             "source": _source(site, venue, request_id),
             "regs": self._regs(country_index, privacy, draw()),
         }
+        if in_app:
+            body["device"]["ifa"] = self._ifas[k] if identified else "00000000-0000-0000-0000-000000000000"
+        if identified and (not in_app or request_id & 16):
+            body["user"]["buyeruid"] = self._buyeruids[v][k]
         if draw() < 0.1:
             body["wlang"] = sorted({"en", language})
         joinable = bool(known and identified and privacy == ALLOWED)
         return Scene(i, person, v, site, tuple(slots), joinable, body)
 
     def _device(
-        self, person: int, device_index: int, place_index: int, in_app: bool, privacy: int, identified: bool,
-        language: str, draw: Draw,
-    ) -> Json:  # fmt: skip
+        self, person: int, device_index: int, place_index: int, in_app: bool, privacy: int, language: str, draw: Draw
+    ) -> Json:
         device, place = DEVICES[device_index], PLACES[place_index]
         country = COUNTRIES[PLACE_COUNTRY[place_index]]
         h = mix64(person)
@@ -184,20 +190,16 @@ class RequestFactory:
             "type": 2, "accuracy": 5000, "country": place.country, "region": place.region, "city": place.city,
             "zip": place.zip, "utcoffset": place.utcoffset,
         }  # fmt: skip
-        if in_app:
-            out["ifa"] = self.people.ifa(person) if identified else "00000000-0000-0000-0000-000000000000"
         return out
 
     def _user(
-        self, person: int, venue: Venue, in_app: bool, privacy: int, identified: bool, country_index: int,
-        age: int, gender: int, draw: Draw,
+        self, person: int, venue: str, privacy: int, identified: bool, country_index: int, age: int, gender: int,
+        draw: Draw,
     ) -> Json:  # fmt: skip
         h = mix64(person ^ 0x05E7)
         out: Json = {}
         if identified:
-            out["id"] = f"{venue.name[:2]}-{h:016x}"
-            if not in_app or h & 1:
-                out["buyeruid"] = self.people.buyeruid(person, venue.name)
+            out["id"] = f"{venue[:2]}-{h:016x}"
         if privacy == ALLOWED and identified:
             if draw() < 0.5:
                 out["eids"] = _eids(h)

@@ -35,6 +35,7 @@ class Venue:
     countries: tuple[str, ...] = ()  # whose inventory it sells; empty: all
     tmax_ms: int = 200
     token: str = ""  # bearer token for gRPC
+    billed_on_win: bool = False  # charges with the win notice instead of the billing notice
     deals: tuple[Deal, ...] = ()
 
 
