@@ -1,0 +1,9 @@
+"""`python -m dsp.ledger [CONFIG.yaml]`: the ledger role alone."""
+
+import sys
+from pathlib import Path
+
+from dsp.base.config import load_config
+from dsp.ledger.server import run_ledger
+
+run_ledger(load_config(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
