@@ -3,14 +3,12 @@
 A pure function of the catalog, the public URL and the time (which decides the UTC offset of dayparts). Archived and
 paused line items stay in, flagged, because notices of their bids are still on the way.
 
-``meta``: scalars ``version revision compiled_s valid_until_s public_url``; lists ``currencies seats`` of text,
-``exchanges offers deals segments`` of objects; as one object of parallel lists ``advertisers campaigns line_items
-creatives``. Budgets that are not limited are `layout.NO_LIMIT_MICROS`.
+The meta is `dsp.catalog.meta`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -81,11 +79,12 @@ from dsp.catalog.layout import (
     LIV_WIDTH,
     PRODUCTS,
 )
-from dsp.catalog.markup import Urls, is_secure, mime_of, native_data, native_parts
-from dsp.catalog.records import FOREVER_S, Advertiser, Campaign, Catalog, Creative, LineItem, Offer
-from dsp.catalog.rules import MEDIA, Hashes, Rules
+from dsp.catalog.markup import is_secure, mime_of, native_data, native_parts
+from dsp.catalog.meta import build_meta
+from dsp.catalog.records import Campaign, Catalog, Creative, LineItem, Offer
+from dsp.catalog.rules import MEDIA, Rules
 from dsp.catalog.templates import attributes, render
-from dsp.catalog.times import next_offset_change
+from dsp.catalog.view import View
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -95,8 +94,8 @@ _HEAD_CLICK, _HEAD_APPLY, _HEAD_APPROVE, _HEAD_FUND, _HEAD_DEFAULT = 1, 2, 4, 8,
 
 
 def compile_catalog(catalog: Catalog, version: int, public_url: str, now_s: float) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the meta of snapshot ``version``: notice URLs start with ``public_url``, ``now_s`` is unix seconds."""
-    view = _View(catalog, public_url.rstrip("/"), version, now_s)
+    """The arrays and the meta of snapshot ``version``; notice URLs start with ``public_url``; unix ``now_s``."""
+    view = View(catalog, public_url.rstrip("/"), version, now_s)
     arrays: Arrays = {**_currencies(catalog, view), **_exchanges(catalog, view)}
     arrays["seat_hash"] = np.array([view.hashes[seat] for seat in view.seats], np.int64)
     builder = IndexBuilder(len(catalog.line_items))
@@ -107,38 +106,10 @@ def compile_catalog(catalog: Catalog, version: int, public_url: str, now_s: floa
     arrays["li_i"], arrays["li_v"] = _line_items(catalog, view)
     arrays["cr_i"] = _creatives(view)
     arrays |= _texts(catalog, view)
-    return arrays, _meta(catalog, view, rules.zones)
+    return arrays, build_meta(catalog, view, rules.zones)
 
 
-class _View:
-    """The catalog with its references resolved: everything by index or id."""
-
-    def __init__(self, catalog: Catalog, public_url: str, version: int, now_s: float) -> None:
-        catalog.line_items.sort(key=lambda item: item.id)
-        self.version, self.now_s = version, now_s
-        self.urls = Urls(public_url)
-        self.hashes = Hashes()
-        self.advertiser_index = {a.id: i for i, a in enumerate(catalog.advertisers)}
-        self.advertisers = catalog.advertisers
-        self.campaigns: dict[int, Campaign] = {c.id: c for c in catalog.campaigns}
-        self.offers: dict[int, Offer] = {o.id: o for o in catalog.offers}
-        self.currencies = {c.code: i for i, c in enumerate(catalog.currencies)}
-        self.seats = list(dict.fromkeys(a.seat for a in catalog.advertisers))
-        index = {item.id: i for i, item in enumerate(catalog.line_items)}
-        self.creatives: list[list[Creative]] = [[] for _ in catalog.line_items]
-        for creative in sorted(catalog.creatives, key=lambda c: c.id):
-            self.creatives[index[creative.line_item_id]].append(creative)
-
-    def advertiser_of(self, item: LineItem) -> Advertiser:
-        return self.advertisers[self.advertiser_index[self.campaigns[item.campaign_id].advertiser_id]]
-
-    def flight(self, item: LineItem) -> tuple[int, int]:
-        """The flight of a line item within its campaign's."""
-        campaign = self.campaigns[item.campaign_id]
-        return max(item.start_s, campaign.start_s), min(item.end_s, campaign.end_s)
-
-
-def _currencies(catalog: Catalog, view: _View) -> Arrays:
+def _currencies(catalog: Catalog, view: View) -> Arrays:
     return {
         "cur_hash": np.array([view.hashes[c.code] for c in catalog.currencies], np.int64),
         "cur_code": np.array([c.code.encode() for c in catalog.currencies], "S3"),
@@ -146,7 +117,7 @@ def _currencies(catalog: Catalog, view: _View) -> Arrays:
     }
 
 
-def _exchanges(catalog: Catalog, view: _View) -> Arrays:
+def _exchanges(catalog: Catalog, view: View) -> Arrays:
     table = np.zeros((len(catalog.exchanges), EX_WIDTH), np.int64)
     for row, x in zip(table, catalog.exchanges, strict=True):
         row[EX_ID], row[EX_QPS], row[EX_ALLOWANCE_MS], row[EX_TMAX_MS] = x.id, x.qps, x.allowance_ms, x.tmax_ms
@@ -188,7 +159,7 @@ def _flags(item: LineItem, campaign: Campaign) -> int:
     return flags | (LIF_NEEDS_PROFILE if t.segments.include or t.age or t.income else 0)
 
 
-def _line_items(catalog: Catalog, view: _View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def _line_items(catalog: Catalog, view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     numbers = np.zeros((len(catalog.line_items), LI_WIDTH), np.int64)
     values = np.zeros((len(catalog.line_items), LIV_WIDTH), np.float64)
     seats = {seat: i for i, seat in enumerate(view.seats)}
@@ -242,12 +213,12 @@ def _bits(numbers: Iterable[int]) -> int:
     return sum(1 << n for n in set(numbers))
 
 
-def _creatives(view: _View) -> npt.NDArray[np.int64]:
+def _creatives(view: View) -> npt.NDArray[np.int64]:
     rows = [_creative(creative, i, view) for i, of_item in enumerate(view.creatives) for creative in of_item]
     return np.array(rows, np.int64).reshape(len(rows), CR_WIDTH)
 
 
-def _creative(creative: Creative, line_item: int, view: _View) -> list[int]:
+def _creative(creative: Creative, line_item: int, view: View) -> list[int]:
     spec, row = creative.spec, [0] * CR_WIDTH
     row[CR_ID], row[CR_LINE_ITEM], row[CR_MEDIA] = creative.id, line_item, MEDIA[creative.format]
     row[CR_W], row[CR_H] = creative.w, creative.h
@@ -269,7 +240,7 @@ def _creative(creative: Creative, line_item: int, view: _View) -> list[int]:
     return row
 
 
-def _texts(catalog: Catalog, view: _View) -> Arrays:
+def _texts(catalog: Catalog, view: View) -> Arrays:
     """Templates and native parts of all creatives, each kind as one buffer with offsets."""
     json_texts, pb_texts, native_texts, tokens = [], [], [], []
     for item, of_item in zip(catalog.line_items, view.creatives, strict=True):
@@ -293,61 +264,3 @@ def _joined(texts: list[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.i
     offsets = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) for text in texts], out=offsets[1:])
     return np.frombuffer(b"".join(texts), np.uint8), offsets
-
-
-def _lists(records: Sequence[msgspec.Struct], *names: str) -> dict[str, list[Any]]:
-    return {name: [getattr(record, name) for record in records] for name in names}
-
-
-def _meta(catalog: Catalog, view: _View, zones: Iterable[str]) -> dict[str, Any]:
-    changes = [at for name in sorted(zones) if (at := next_offset_change(name, view.now_s)) is not None]
-    return {
-        "version": view.version,
-        "revision": catalog.revision,
-        "compiled_s": int(view.now_s),
-        "valid_until_s": min(changes, default=FOREVER_S),
-        "public_url": view.urls.public,
-        "currencies": [c.code for c in catalog.currencies],
-        "seats": view.seats,
-        "exchanges": [_object(x, "id", "name", "token", "billable", "seat", "currency") for x in catalog.exchanges],
-        "segments": [_object(s, "name", "number", "demographic") for s in catalog.segments],
-        "offers": [msgspec.structs.asdict(o) for o in catalog.offers],
-        "deals": [msgspec.structs.asdict(d) for d in catalog.deals],
-        "advertisers": _lists(
-            catalog.advertisers, "id", "name", "currency", "seat", "domains", "timezone", "total_micros", "daily_micros"
-        ),
-        "campaigns": _lists(
-            catalog.campaigns,
-            "id", "name", "advertiser_id", "total_micros", "daily_micros", "start_s", "end_s", "status",
-        )
-        | {"currency": [view.advertisers[view.advertiser_index[c.advertiser_id]].currency for c in catalog.campaigns]}
-        | {"timezone": [view.advertisers[view.advertiser_index[c.advertiser_id]].timezone for c in catalog.campaigns]},
-        "line_items": _line_item_lists(catalog, view),
-        "creatives": _creative_lists(view),
-    }  # fmt: skip
-
-
-def _object(record: msgspec.Struct, *names: str) -> Mapping[str, Any]:
-    return {name: getattr(record, name) for name in names}
-
-
-def _line_item_lists(catalog: Catalog, view: _View) -> dict[str, list[Any]]:
-    lists = _lists(
-        catalog.line_items,
-        "id", "name", "campaign_id", "offer_id", "total_micros", "daily_micros", "timezone", "pacing", "status",
-    )  # fmt: skip
-    advertisers = [view.advertiser_of(item) for item in catalog.line_items]
-    flights = [view.flight(item) for item in catalog.line_items]
-    lists["advertiser_id"] = [a.id for a in advertisers]
-    lists["currency"] = [a.currency for a in advertisers]
-    lists["start_s"] = [start_s for start_s, _ in flights]
-    lists["end_s"] = [end_s for _, end_s in flights]
-    lists["product"] = [view.offers[item.offer_id].product for item in catalog.line_items]
-    return lists
-
-
-def _creative_lists(view: _View) -> dict[str, list[Any]]:
-    creatives = [creative for of_item in view.creatives for creative in of_item]
-    lists = _lists(creatives, "id", "name", "line_item_id", "w", "h", "format")
-    lists["landing"] = [creative.spec.landing for creative in creatives]
-    return lists

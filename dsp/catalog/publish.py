@@ -50,7 +50,7 @@ class Publisher:
         self._published: tuple[Path, int, str, int] | None = None  # path, revision, public URL, valid until
 
     def poll(self, now_s: float | None = None) -> Path | None:
-        """Publish if there is something new; the new file, or None. Cheap when there is not: one row, one small file."""
+        """Publish if there is something new; the new file, or None. Else cheap: one row and one small file are read."""
         now_s = time.time() if now_s is None else now_s
         revision = current_revision(self.engine)
         if self._is_current(revision, now_s):
