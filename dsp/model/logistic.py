@@ -24,6 +24,7 @@ PENALTIES = (300.0, 60.0, 15.0, 4.0)  # lambda per weight: standard deviations 0
 BIAS_PENALTY = 2.0  # the base rate is trusted after a handful of labels
 _CHUNK = 16_384
 _STEPS = 30
+_CONVERGED = 1e-4  # squared length of the next step in posterior standard deviations
 _FEW_POSITIVES = 10  # below this nothing can be cross-validated: the strongest penalty
 
 
@@ -65,7 +66,7 @@ def fit_map(
         gradient, hessian = _derivatives(sample, theta)
         gradient += precision * (theta - centre)
         step = np.linalg.solve(hessian + np.diag(precision), gradient)
-        if float(gradient @ step) < 1e-8 * max(1.0, objective):
+        if float(gradient @ step) < _CONVERGED:
             break
         size = 1.0
         while size > 1e-4:  # halve until it improves: a full step can overshoot where p saturates
