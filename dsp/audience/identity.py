@@ -194,6 +194,13 @@ def _keys_of_texts(kind: int, scope: int, text: U8, starts: I64, pepper: U64, ou
             _put_key(kind, scope, text, off, length, pepper, scratch, out[j])
 
 
+def identity_keys_packed(kind: int, text: U8, starts: I64, pepper: U64, exchange: int = 0) -> U8:
+    """Keys uint8[n, 16] of ``text[starts[j]:starts[j+1]]``, ``starts`` int64[n + 1]; see `identity_key_many`."""
+    out = np.zeros((len(starts) - 1, KEY_BYTES), np.uint8)
+    _keys_of_texts(kind, np.int64(exchange), text, starts, pepper, out, _NOBODY, _NOBODY_LEN)
+    return out
+
+
 def identity_key_many(kind: int, texts: Sequence[str | bytes], pepper: U64, exchange: int = 0) -> U8:
     """Keys uint8[len(texts), 16] of identifiers of one kind; all zero where an identifier is refused.
 
@@ -202,10 +209,7 @@ def identity_key_many(kind: int, texts: Sequence[str | bytes], pepper: U64, exch
     raws = [text.encode() if isinstance(text, str) else text for text in texts]
     starts = np.zeros(len(raws) + 1, np.int64)
     np.cumsum([len(raw) for raw in raws], out=starts[1:])
-    out = np.zeros((len(raws), KEY_BYTES), np.uint8)
-    text = np.frombuffer(b"".join(raws) or b"\0", np.uint8)
-    _keys_of_texts(kind, np.int64(exchange), text, starts, pepper, out, _NOBODY, _NOBODY_LEN)
-    return out
+    return identity_keys_packed(kind, np.frombuffer(b"".join(raws) or b"\0", np.uint8), starts, pepper, exchange)
 
 
 def identity_key(kind: int, text: str | bytes, pepper: U64, exchange: int = 0) -> bytes:
