@@ -57,19 +57,19 @@ class Source:
         """Parse ``text``. Raises `CatalogError` with all problems of syntax and of type."""
         self.path = path
         self._node: yaml.Node | None = None
-        data = self._parse(text)
         problems: list[Problem] = []
-        _duplicate_keys(self._node, (), problems, set())
+        data = self._parse(text, problems)
         value = _convert(data, problems)
         if problems or value is None:
             self.fail(problems)
         assert value is not None
         self.value: CatalogFile = value
 
-    def _parse(self, text: str) -> Any:
+    def _parse(self, text: str, problems: list[Problem]) -> Any:
         loader = _Loader(text)
         try:
             self._node = loader.get_single_node()
+            _duplicate_keys(self._node, (), problems, set())  # before merge keys are resolved in the nodes themselves
             return loader.construct_document(self._node) if self._node is not None else {}
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -120,7 +120,7 @@ def _child(node: yaml.Node | None, step: Step) -> tuple[yaml.Node, int] | None:
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step], node.value[step].start_mark.line
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        for key, value in reversed(node.value):  # merged keys have been put in front of the own ones
             if key.value == str(step):
                 return value, key.start_mark.line
     return None
