@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from dsp.model.quality import auc, calibration_ratio, expected_calibration_error
 from dsp.model.score import Scorer
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 
 PARITY = 1e-5  # ONNX against the trainer's arithmetic
 CALIBRATION_BAND = (0.7, 1.4)  # predicted over observed, where the hold-out can tell
@@ -24,31 +26,45 @@ _WORSE = 1.05  # log loss over that of the constant base rate
 _ENOUGH = 50  # positives for the log loss to be worth a verdict
 
 
-def evaluate(
-    network: Network, families: Sequence[str], x: F32, labels: Labels, held: npt.NDArray[np.bool_]
-) -> dict[str, HeadMetrics]:
-    """Every head on the rows of its population that are ``held`` (bool[n]) out; ``x`` float32[n, f] are all rows."""
-    out = {}
-    for h, head in enumerate(HEADS):
-        rows, y = labels.of(h)
-        judged = held[rows]
-        p = network.predict(x[rows[judged]])[:, h]
-        seen, unseen = y[~judged], y[judged]
-        base_rate = float(seen.mean()) if len(seen) else 0.5
-        out[head] = HeadMetrics(
-            rows=len(y),
-            positives=int(y.sum()),
-            holdout_rows=len(unseen),
-            holdout_positives=int(unseen.sum()),
-            base_rate=base_rate,
+@dataclass(frozen=True)
+class Judged:
+    """One head's population: ``rows``, ``positives``, the rate among rows that were not held out, and the held-out
+    rows' predictions ``p`` and labels ``y`` (float64[k]).
+    """
+
+    rows: int
+    positives: int
+    base_rate: float
+    p: F64
+    y: F64
+
+    def metrics(self, family: str) -> HeadMetrics:
+        """The numbers of the manifest."""
+        p, y = self.p, self.y
+        return HeadMetrics(
+            rows=self.rows,
+            positives=self.positives,
+            holdout_rows=len(y),
+            holdout_positives=int(y.sum()),
+            base_rate=self.base_rate,
             mean_prediction=float(p.mean()) if len(p) else 0.0,
-            auc=auc(p, unseen),
-            log_loss=log_loss(p, unseen),
-            base_log_loss=log_loss(np.full(len(p), base_rate), unseen),
-            ece=expected_calibration_error(p, unseen),
-            calibration_ratio=calibration_ratio(p, unseen),
-            family=families[h],
+            auc=auc(p, y),
+            log_loss=log_loss(p, y),
+            base_log_loss=log_loss(np.full(len(y), self.base_rate), y),
+            ece=expected_calibration_error(p, y),
+            calibration_ratio=calibration_ratio(p, y),
+            family=family,
         )
+
+
+def judge(network: Network, x: F32, labels: Labels, held: npt.NDArray[np.bool_]) -> list[Judged]:
+    """Every head on the rows of its population that are ``held`` (bool[n]) out; ``x`` float32[n, f] are all rows."""
+    out = []
+    for h in range(len(HEADS)):
+        rows, y = labels.of(h)
+        keep = held[rows]
+        base_rate = float(y[~keep].mean()) if not keep.all() else 0.5
+        out.append(Judged(len(y), int(y.sum()), base_rate, network.predict(x[rows[keep]])[:, h], y[keep]))
     return out
 
 

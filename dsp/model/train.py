@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,16 @@ from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import read_decisions
 from dsp.log.outcomes import read_outcomes
 from dsp.model.bootstrap import prior_network
+from dsp.model.card import CARD_FILE, render_card
 from dsp.model.context import HEADS
 from dsp.model.curves import MEDIA_SLOTS, PRIOR, X_EXCHANGES, Curves, load_curves, prior_curves, save_curves
-from dsp.model.evaluate import PARITY, evaluate, gates, parity
+from dsp.model.evaluate import PARITY, Judged, gates, judge, parity
 from dsp.model.export import to_onnx
 from dsp.model.features import FEATURES, SPEC_HASH
 from dsp.model.heads import FOLDS, Trained, subsample, train_heads
 from dsp.model.labels import Labels, join_labels
 from dsp.model.logistic import Sample
-from dsp.model.manifest import MODEL_FILE, HeadMetrics, Manifest
+from dsp.model.manifest import MODEL_FILE, Manifest
 from dsp.model.registry import ModelError, current_dir, make_current, save_version
 
 F64 = npt.NDArray[np.float64]
@@ -87,8 +88,8 @@ def train(
         share = hash_share(decisions["bid_id"], seed)
         trained = _train(decisions, labels, share, seed, lambda done: report("training", 0.15 + 0.75 * done))
         report("evaluating", 0.9)
-        metrics = evaluate(trained.network, trained.families, decisions["features"], labels, share < HOLDOUT)
-        path = _save(config, trained, metrics, curves, decisions, seed)
+        judged = judge(trained.network, decisions["features"], labels, share < HOLDOUT)
+        path = _save(config, trained, judged, curves, decisions, seed)
         report("done", 1.0)
     if not Manifest.load(path).refused:
         make_current(config, path)
@@ -123,12 +124,13 @@ def _train(
 def _save(
     config: Config,
     trained: Trained,
-    metrics: dict[str, HeadMetrics],
+    judged: Sequence[Judged],
     curves: Curves,
     decisions: Mapping[str, Any],
     seed: int,
 ) -> Path:
     """Write the version, the gates' verdict included."""
+    metrics = {head: j.metrics(family) for head, j, family in zip(HEADS, judged, trained.families, strict=True)}
 
     def write(directory: Path, version: int) -> None:
         name = f"model-{version:06d}"
@@ -151,6 +153,7 @@ def _save(
             libraries={name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         )
         manifest.save(directory)
+        directory.joinpath(CARD_FILE).write_text(render_card(manifest, trained.network, judged))
         difference = parity(directory, trained.network, decisions["features"][:512])
         if not difference <= PARITY:
             raise ModelError(f"{name}: the exported graph differs from the trained model by {difference:.1e}")
