@@ -7,10 +7,10 @@ from one seed and goes through the same compiler as a real catalog.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from random import Random
 from typing import Any
-
-import numpy as np
 
 from dsp.catalog.compile import Arrays, compile_catalog
 from dsp.catalog.layout import PRODUCTS
@@ -49,6 +49,7 @@ CITIES = (
 _LANGUAGE = {"USA": "en", "GBR": "en", "DEU": "de", "CHN": "zh"}
 _ZONE = {"USA": "America/New_York", "GBR": "Europe/London", "DEU": "Europe/Berlin", "CHN": "Asia/Shanghai"}
 SEGMENT_NUMBERS = (*range(101, 106), *range(111, 116), *range(121, 126), *range(131, 139), *range(141, 147))
+_SEGMENTS = tuple(f"segment-{number}" for number in SEGMENT_NUMBERS)
 CATEGORIES = (
     "IAB13", "IAB3", "IAB12", "IAB15", "IAB17", "IAB19", "IAB1", "IAB9", "IAB22", "IAB20", "IAB10", "IAB2", "IAB21",
     "IAB13-4", "IAB3-1", "IAB17-12", "IAB19-6", "IAB9-30",
@@ -68,24 +69,22 @@ _PUBLISHERS = 160
 
 def synthetic_catalog(n_line_items: int, seed: int, *, creatives: float | None = None) -> Catalog:
     """A catalog of ``n_line_items``; ``creatives`` per line item on average (3, or 1.5 above 20,000 line items)."""
-    rng = np.random.default_rng([seed, n_line_items, 0xCA7A])
+    rng = Random(f"{seed}/{n_line_items}")
     mean = creatives if creatives is not None else 3.0 if n_line_items <= 20_000 else 1.5
     n_advertisers = min(800, max(5, n_line_items // 25))
     n_campaigns = max(n_advertisers, n_line_items // 6)
     offers = _offers(rng)
-    countries = rng.choice(len(COUNTRIES), n_advertisers, p=_COUNTRY_SHARE)
-    advertisers = [_advertiser(i, COUNTRIES[c]) for i, c in enumerate(countries)]
+    countries = rng.choices(COUNTRIES, _COUNTRY_SHARE, k=n_advertisers)
+    advertisers = [_advertiser(i, country) for i, country in enumerate(countries)]
     campaigns = [Campaign(i + 1, advertisers[i % n_advertisers].id, f"campaign {i + 1}") for i in range(n_campaigns)]
-    home = [COUNTRIES[countries[i % n_advertisers]] for i in range(n_campaigns)]
+    home = [countries[i % n_advertisers] for i in range(n_campaigns)]
     deals = [Deal(f"deal-{i}", 1 + i % 3, int(2.5 * _MICROS), "USD", 1) for i in range(60)]
     specs = _Specs(rng)
     line_items: list[LineItem] = []
     ads: list[Creative] = []
-    draws = rng.random((n_line_items, len(_Draw.__annotations__)))
     for i in range(n_line_items):
         campaign, country = campaigns[i % n_campaigns], home[i % n_campaigns]
-        offer = offers[int(rng.integers(len(offers)))]
-        item = _line_item(rng, _Draw(draws[i].tolist()), i + 1, campaign, offer, country, deals)
+        item = _line_item(rng, _Draw(rng), i + 1, campaign, rng.choice(offers), country, deals)
         line_items.append(item)
         for spec in specs.draw(mean, country):
             w, h = (int(part) for part in spec.size.split("x")) if spec.size else (0, 0)
@@ -135,14 +134,14 @@ def _advertiser(i: int, country: str) -> Advertiser:
     )
 
 
-def _offers(rng: np.random.Generator) -> list[Offer]:
+def _offers(rng: Random) -> list[Offer]:
     """Twenty offers, sized for the market's brisk world (see the example catalog)."""
     margin = {"loan": 22.0, "credit_card": 17.0, "insurance": 5.0, "wealth": 11.0, "deposit": 4.0}
     exposure = {"loan": 600.0, "credit_card": 300.0}
     offers = []
     for i in range(20):
         product = PRODUCTS[i % len(PRODUCTS)]
-        scale = float(np.exp(rng.normal(0, 0.25)))
+        scale = math.exp(rng.gauss(0, 0.25))
         ead = exposure.get(product, 0.0) * scale
         lgd = 0.5 if ead else 0.0
         apply = 0.05 if i % 2 else 0.0
@@ -189,16 +188,16 @@ class _Draw:
     uncapped: float
     bid: float
 
-    def __init__(self, values: list[float]) -> None:
-        for name, value in zip(self.__annotations__, values, strict=True):
-            setattr(self, name, value)
+    def __init__(self, rng: Random) -> None:
+        for name in self.__annotations__:
+            setattr(self, name, rng.random())
 
 
 def _line_item(
-    rng: np.random.Generator, u: _Draw, number: int, campaign: Campaign, offer: Offer, country: str, deals: list[Deal]
+    rng: Random, u: _Draw, number: int, campaign: Campaign, offer: Offer, country: str, deals: list[Deal]
 ) -> LineItem:
     credit = offer.product in CREDIT_PRODUCTS
-    own = tuple({deals[k].id for k in rng.integers(0, len(deals), 1 + int(u.deals * 20))}) if u.deals < 0.07 else ()
+    own = tuple(deal.id for deal in rng.sample(deals, 1 + int(u.deals * 20))) if u.deals < 0.07 else ()
     return LineItem(
         id=number,
         campaign_id=campaign.id,
@@ -217,12 +216,11 @@ def _line_item(
     )
 
 
-def _targeting(rng: np.random.Generator, u: _Draw, country: str, credit: bool) -> Targeting:
+def _targeting(rng: Random, u: _Draw, country: str, credit: bool) -> Targeting:
     """Each dimension is restricted on its own, with the shares that campaigns of this kind have."""
 
     def some(names: Sequence[str], most: int) -> tuple[str, ...]:
-        picks = rng.integers(0, len(names), 1 + int(rng.integers(most)))
-        return tuple(dict.fromkeys(names[k] for k in picks.tolist()))
+        return tuple(dict.fromkeys(rng.choices(names, k=1 + int(rng.random() * most))))
 
     geo: tuple[str, ...] = (country,)
     if u.geo < 0.05:
@@ -231,16 +229,16 @@ def _targeting(rng: np.random.Generator, u: _Draw, country: str, credit: bool) -
         geo = tuple(f"{country}/{region}" for region in some(REGIONS[country], 4))
     elif u.geo < 0.42:
         geo = some(CITIES, 2)
-    segments = tuple(f"segment-{number}" for number in SEGMENT_NUMBERS)
+    segments = _SEGMENTS
     included = some(segments, 2) if u.segments < 0.42 else ()
     excluded = tuple(s for s in some(segments, 2) if s not in included) if u.not_segments < 0.15 else ()
     sites = AllowBlock()
     if u.sites < 0.25:
-        names = tuple(f"site-{k}.example" for k in rng.integers(0, _DOMAINS, 25).tolist())
+        names = tuple(f"site-{k}.example" for k in rng.sample(range(_DOMAINS), 25))
         sites = AllowBlock(allow=names) if u.sites < 0.07 else AllowBlock(block=names)
     publishers = AllowBlock()
     if u.publishers < 0.08:
-        owners = tuple(f"pub-{k:04d}" for k in rng.integers(0, _PUBLISHERS, 12).tolist())
+        owners = tuple(f"pub-{k:04d}" for k in rng.sample(range(_PUBLISHERS), 12))
         publishers = AllowBlock(allow=owners) if u.publishers < 0.02 else AllowBlock(block=owners)
     categories = IncludeExclude()
     if u.categories < 0.4:
@@ -268,20 +266,18 @@ def _targeting(rng: np.random.Generator, u: _Draw, country: str, credit: bool) -
 class _Specs:
     """A stock of ads; line items share them, only ids and tokens differ."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: Random) -> None:
         self._rng = rng
         self._stock: dict[tuple[str, str, str], Spec] = {}
 
     def draw(self, mean: float, country: str) -> list[Spec]:
         """About ``mean`` ads, in different formats and sizes."""
         rng = self._rng
-        count = min(len(SIZES), 1 + int(rng.poisson(mean - 1)))
-        picks = rng.choice(len(SIZES), count, replace=False, p=_SIZE_SHARE).tolist()
-        kinds = [("banner", SIZES[k]) for k in picks]
-        u = rng.random(2)
-        if u[0] < 0.22:
+        count = 1 + sum(rng.random() < (mean - 1) / 6 for _ in range(6))
+        kinds = [("banner", size) for size in rng.choices(SIZES, _SIZE_SHARE, k=count)]
+        if rng.random() < 0.22:
             kinds[-1] = ("native", "")
-        if u[1] < 0.18:
+        if rng.random() < 0.18:
             kinds[0] = ("video", "")
         return [self._spec(kind, size, country) for kind, size in dict.fromkeys(kinds)]
 

@@ -14,7 +14,7 @@ from dsp.catalog.markup import Urls, banner_html, vast_xml
 from dsp.catalog.names import SKIPPABLE_ATTR
 from dsp.catalog.records import Advertiser, Creative, LineItem
 from dsp.catalog.types import Creative as Spec
-from dsp.catalog.wire import int_field, ints_field, text_field
+from dsp.catalog.wire import int_field, ints_field, repeated_text_field, text_field
 
 MTYPE = {"banner": 1, "video": 2, "native": 4}
 _SLOT = TOKEN_SLOT.encode()
@@ -100,21 +100,25 @@ def _format(raw: bytes) -> bytes:
 
 
 def _protobuf(bid: _Bid, duration_s: int) -> bytes:
-    out = text_field(_NURL, bid.nurl) + text_field(_BURL, bid.burl) + text_field(_LURL, bid.lurl)
+    out = (
+        repeated_text_field(_NURL, bid.nurl)
+        + repeated_text_field(_BURL, bid.burl)
+        + repeated_text_field(_LURL, bid.lurl)
+    )
     if bid.adm:
         out += text_field(_ADM, bid.adm)
     for domain in bid.adomain:
-        out += text_field(_ADOMAIN, domain)
+        out += repeated_text_field(_ADOMAIN, domain)
     if bid.bundle:
-        out += text_field(_BUNDLE, bid.bundle)
+        out += repeated_text_field(_BUNDLE, bid.bundle)
     if bid.iurl:
-        out += text_field(_IURL, bid.iurl)
-    out += text_field(_CID, bid.cid) + text_field(_CRID, bid.crid)
+        out += repeated_text_field(_IURL, bid.iurl)
+    out += repeated_text_field(_CID, bid.cid) + text_field(_CRID, bid.crid)
     for category in bid.cat:
-        out += text_field(_CAT, category)
+        out += repeated_text_field(_CAT, category)
     out += ints_field(_ATTR, bid.attr) + ints_field(_APIS, bid.apis)
     if bid.protocol:
         out += int_field(_PROTOCOL, bid.protocol)
     if duration_s:
         out += int_field(_DUR, duration_s)
-    return out + int_field(_MTYPE, bid.mtype) + text_field(_LANGUAGE, bid.language)
+    return out + int_field(_MTYPE, bid.mtype) + repeated_text_field(_LANGUAGE, bid.language)
