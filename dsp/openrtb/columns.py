@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
+from dsp.openrtb.limits import MAX_BATCH, MAX_DEALS_PER_IMP, MAX_IMPS
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -44,6 +44,7 @@ E_NO_IMP = 7
 E_IMP_ID = 8  # imp without an id
 E_DUP_IMP_ID = 9
 E_TRUNCATED = 10
+E_LIMIT = 11  # more list values than a batch can hold
 
 # --- request row ------------------------------------------------------------------------------------------------
 _request = """
@@ -59,6 +60,7 @@ DIDMD5_OFF DIDMD5_LEN DIDSHA1_OFF DIDSHA1_LEN DPIDMD5_OFF DPIDMD5_LEN DPIDSHA1_O
 USER_ID_OFF USER_ID_LEN BUYERUID_OFF BUYERUID_LEN YOB GENDER EIDS0 EIDSN
 CONSENT_OFF CONSENT_LEN COPPA GDPR USP_OFF USP_LEN GPP_OFF GPP_LEN GPPSID0 GPPSIDN PIPL
 SCHAIN_COMPLETE SCHAIN_NODES DSA_REQUIRED
+HOST_OFF HOST_LEN
 """.split()
 _imp = """
 REQ ID_OFF ID_LEN FLOOR FLOORCUR SECURE INSTL TAGID MEDIA EXP RWDD PRIVATE_AUCTION DEAL0 DEALN
@@ -88,6 +90,7 @@ ID_OFF ID_LEN ID FLOOR FLOORCUR AT WSEAT0 WSEATN WADOMAIN0 WADOMAINN DURFLOORS0 
     R_CONSENT_OFF, R_CONSENT_LEN, R_COPPA, R_GDPR, R_USP_OFF, R_USP_LEN, R_GPP_OFF, R_GPP_LEN,
     R_GPPSID0, R_GPPSIDN, R_PIPL,
     R_SCHAIN_COMPLETE, R_SCHAIN_NODES, R_DSA_REQUIRED,
+    R_HOST_OFF, R_HOST_LEN,  # the host whose hash R_DOMAIN is: its parent domains are its suffixes
 ) = range(len(_request))  # fmt: skip
 R_WIDTH = len(_request)
 
@@ -131,14 +134,20 @@ class Batch:
     """
 
     def __init__(self, text_bytes: int = 4 << 20) -> None:
-        """Allocate for ``MAX_BATCH`` requests and ``text_bytes`` of bodies (they grow, bounded by the body limits)."""
+        """Allocate for ``MAX_BATCH`` requests and ``text_bytes`` of text.
+
+        Rows are allocated for the worst legal batch (untouched pages cost nothing); `decode_batch` replaces ``text``
+        and ``pool`` by larger ones if a batch needs it, bounded by MAX_BATCH_BYTES: read them after decoding.
+        """
         self.n = 0
         self.req: I64 = np.zeros((MAX_BATCH, R_WIDTH), np.int64)
-        self.imp: I64 = np.zeros((MAX_BATCH * 16, I_WIDTH), np.int64)
-        self.deal: I64 = np.zeros((MAX_BATCH * 32, D_WIDTH), np.int64)
+        self.imp: I64 = np.zeros((MAX_BATCH * MAX_IMPS, I_WIDTH), np.int64)
+        self.deal: I64 = np.zeros((MAX_BATCH * MAX_IMPS * MAX_DEALS_PER_IMP, D_WIDTH), np.int64)
         self.pool: I64 = np.zeros(text_bytes // 2, np.int64)
         self.text: U8 = np.zeros(text_bytes, np.uint8)
         self.counts: I64 = np.zeros(4, np.int64)  # imps, deals, pool values, text bytes in use
+        self.spans: I64 = np.zeros((MAX_BATCH, 3), np.int64)  # length, format and pre-check of each body
+        self.work: I64 = np.zeros(2048, np.int64)  # the decoder's scratch (dsp.openrtb.record)
 
     def string(self, row: I64, off_column: int) -> bytes:
         """The raw bytes of the string whose offset is in ``row[off_column]`` (its length follows it)."""

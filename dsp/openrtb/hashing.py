@@ -11,8 +11,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-_OFFSET = np.uint64(0xCBF29CE484222325)
-_PRIME = np.uint64(0x100000001B3)
+FNV_OFFSET = np.uint64(0xCBF29CE484222325)
+FNV_PRIME = np.uint64(0x100000001B3)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 
@@ -30,12 +30,12 @@ def hash_bytes(buf: npt.NDArray[np.uint8], off: int, length: int) -> np.int64:
     """Case-folding hash of ``buf[off:off+length]`` as int64; 0 for an empty string, never 0 otherwise."""
     if length <= 0:
         return np.int64(0)
-    h = _OFFSET
+    h = FNV_OFFSET
     for i in range(off, off + length):
         c = buf[i]
         if np.uint8(65) <= c <= np.uint8(90):
             c = np.uint8(c + np.uint8(32))
-        h = (h ^ np.uint64(c)) * _PRIME
+        h = (h ^ np.uint64(c)) * FNV_PRIME
     h = mix64(h)
     if h == np.uint64(0):
         h = np.uint64(1)

@@ -9,3 +9,4 @@ MAX_DEALS_PER_IMP = 64
 MAX_SIZES_PER_IMP = 64
 MAX_EIDS = 16
 MAX_ASSETS = 32
+MAX_LIST_NUMBERS = 64  # values of a list of numbers (rqddurs, gpp_sid) and of durfloors; further ones are ignored
