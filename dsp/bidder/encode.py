@@ -13,12 +13,13 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from dsp.base.token import MAC_BYTES, TOKEN_BYTES, Signer
+from dsp.base.token import MAC_BYTES, TOKEN_BYTES, TOKEN_CONSENT, Signer
 from dsp.bidder.gate import Q_CURRENCY
 from dsp.bidder.native import NativeCache
 from dsp.bidder.price import B_CAND, B_PRICE
 from dsp.bidder.rank import C_CR, C_DEAL, C_IMP, C_LI
-from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_PROTOCOL, CR_W, EX_EXP_S, LI_SEAT
+from dsp.bidder.tokens import T_FLAGS, T_PERSON
+from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, LI_SEAT
 from dsp.catalog.snapshot import Snapshot
 from dsp.openrtb.columns import (
     ASSET_WIDTH,
@@ -26,6 +27,8 @@ from dsp.openrtb.columns import (
     D_ID_LEN,
     D_ID_OFF,
     FMT_JSON,
+    I_B_SIZES0,
+    I_B_SIZESN,
     I_ID_LEN,
     I_ID_OFF,
     I_N_ASSETS0,
@@ -66,7 +69,7 @@ def pb_bytes(tag: bytes, value: bytes) -> bytes:
 
 
 T_BID_ADM, T_BID_DEAL = b"\x32", b"\x6a"  # Bid.adm = 6, Bid.dealid = 13
-T_BID_W, T_BID_H, T_BID_PROTOCOL, T_BID_EXP, T_BID_DUR = b"\x80\x01", b"\x88\x01", b"\x98\x01", b"\xa8\x01", b"\x80\x02"
+T_BID_W, T_BID_H, T_BID_EXP = b"\x80\x01", b"\x88\x01", b"\xa8\x01"  # 16, 17, 21
 T_ID, T_SEATBID, T_CUR, T_NBR = b"\x0a", b"\x12", b"\x22", b"\x30"  # BidResponse 1, 2, 4, 6
 T_SEAT_BID, T_SEAT = b"\x0a", b"\x12"  # SeatBid.bid = 1, seat = 2
 
@@ -90,8 +93,13 @@ class Encoder:
         self._exp_pb = [T_BID_EXP + varint(x) if x > 0 else b"" for x in snapshot.ex_i[:, EX_EXP_S].tolist()]
         self._native = NativeCache()
 
-    def token(self, record: bytes) -> bytes:
-        """Seal one packed token record (see `Signer.seal`, of which this is the hot copy)."""
+    def token(self, record: bytes, bid_id: int) -> bytes:
+        """Seal one packed record (`Signer.seal`, of which this is the hot copy), its person number encrypted first."""
+        if record[T_FLAGS] & TOKEN_CONSENT:
+            person = int.from_bytes(record[T_PERSON : T_PERSON + 16], "little")
+            stream = int.from_bytes(self.signer.person_stream(bid_id), "little")
+            cipher = (person ^ stream).to_bytes(16, "little")
+            record = record[:T_PERSON] + cipher + record[T_PERSON + 16 :]
         mac = blake2b(record, key=self._mac_key, digest_size=MAC_BYTES).digest()
         return b2a_base64(record + mac, newline=False).translate(_URLSAFE)
 
@@ -99,12 +107,10 @@ class Encoder:
         found = self._json_extra.get(creative)
         if found is None:
             row = self.snapshot.cr_i[creative].tolist()
-            if row[CR_MEDIA] == BANNER:
+            if row[CR_MEDIA] == BANNER and row[CR_W]:
                 found = b',"w":%d,"h":%d' % (row[CR_W], row[CR_H])
             elif row[CR_MEDIA] == VIDEO:
                 found = b',"dur":%d' % row[CR_DURATION_S]
-                if row[CR_PROTOCOL]:
-                    found += b',"protocol":%d' % row[CR_PROTOCOL]
             else:
                 found = b""
             self._json_extra[creative] = found
@@ -114,12 +120,8 @@ class Encoder:
         found = self._pb_extra.get(creative)
         if found is None:
             row = self.snapshot.cr_i[creative].tolist()
-            if row[CR_MEDIA] == BANNER:
+            if row[CR_MEDIA] == BANNER and row[CR_W]:
                 found = T_BID_W + varint(row[CR_W]) + T_BID_H + varint(row[CR_H])
-            elif row[CR_MEDIA] == VIDEO:
-                found = T_BID_DUR + varint(row[CR_DURATION_S])
-                if row[CR_PROTOCOL]:
-                    found += T_BID_PROTOCOL + varint(row[CR_PROTOCOL])
             else:
                 found = b""
             self._pb_extra[creative] = found
@@ -164,7 +166,7 @@ class Encoder:
             encode_one = self._bid_json if row[R_FMT] == FMT_JSON else self._bid_pb
             by_seat: dict[int, list[bytes]] = {}
             for b in range(begin, end):
-                token = self.token(records[b * TOKEN_BYTES : (b + 1) * TOKEN_BYTES])
+                token = self.token(records[b * TOKEN_BYTES : (b + 1) * TOKEN_BYTES], first_bid_id + b)
                 bid_id = b"%016x" % (first_bid_id + b)
                 one = encode_one(batch, text, exchange, bid_rows[b], cand_rows[b], imp_rows[b], media[b], bid_id, token)
                 by_seat.setdefault(li_seat[b], []).append(one)
@@ -187,6 +189,9 @@ class Encoder:
     ) -> bytes:  # fmt: skip
         creative = cand[C_CR]
         extra = self._extra_json(creative) + self._exp_json[exchange]
+        if media == BANNER and imp[I_B_SIZESN] and not self._json_extra[creative]:  # flexible: takes the slot's size
+            size = int(batch.pool[imp[I_B_SIZES0]])
+            extra += b',"w":%d,"h":%d' % (size >> 16, size & 0xFFFF)
         if cand[C_DEAL] >= 0:
             deal = batch.deal[cand[C_DEAL]]
             extra += b',"dealid":"' + bytes(text[deal[D_ID_OFF] : deal[D_ID_OFF] + deal[D_ID_LEN]]) + b'"'
@@ -209,6 +214,9 @@ class Encoder:
             + self.snapshot.template_pb(creative) % ((token,) * int(self.snapshot.tpl_tokens[creative, 1]))
             + self._extra_pb(creative) + self._exp_pb[exchange]
         )  # fmt: skip
+        if media == BANNER and imp[I_B_SIZESN] and not self._pb_extra[creative]:
+            size = int(batch.pool[imp[I_B_SIZES0]])
+            body += T_BID_W + varint(size >> 16) + T_BID_H + varint(size & 0xFFFF)
         if cand[C_DEAL] >= 0:
             deal = batch.deal[cand[C_DEAL]]
             body += pb_bytes(T_BID_DEAL, bytes(text[deal[D_ID_OFF] : deal[D_ID_OFF] + deal[D_ID_LEN]]))

@@ -161,7 +161,7 @@ class Engine:
         self._m_consent = m.counter("dsp_consent_total")
         self._m_profiles = m.counter("dsp_profiles_total")
         self._m_store_errors = m.counter("dsp_store_errors_total")
-        self._m_imps_dropped = m.counter("dsp_imps_dropped_total")
+        self._m_imps_dropped = m.counter("dsp_imps_dropped_total").reshape(1)
         self._m_stages = m.histogram("dsp_stage_seconds")
         self._m_store = m.histogram("dsp_store_seconds")
         self._m_request = m.histogram("dsp_request_seconds")
@@ -284,14 +284,15 @@ class Engine:
 
         half_hour = (now_s // HALF_HOUR_S + 144) % HALF_HOURS  # 1970-01-01 was a Thursday: 3 days of 48
         target(
-            n, batch.req, batch.pool, work.profiles, q, half_hour, now_s // 86_400,
+            n, batch.req, batch.pool, batch.text, work.profiles, q, half_hour, now_s // 86_400,
             plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.dim_used, TIER1_KEYS, TIER1_VALUES,
             plan.live, work.inc, work.ends, work.exc, work.matched, work.some,
         )  # fmt: skip
         n_imps = int(batch.counts[0])
         n_cand = rank(
             n_imps, batch.imp, batch.deal, batch.pool, work.profiles, q, work.matched, work.some,
-            plan.rows, plan.dim_keys, plan.dim_rows, plan.li_i, plan.cr_i, plan.adv_domains, plan.seat_hash,
+            plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.li_i, plan.cr_i, plan.adv_domains,
+            plan.seat_hash,
             plan.cur_hash, plan.usd, plan.prior, slices.multiplier, slices.available, self._k, work.random,
             work.imp_rows, work.scores, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
@@ -369,7 +370,8 @@ class Engine:
         self._next_bid = (self._next_bid + n_bids) & 0xFFFFFFFFFF
         self._first = first
         write_tokens(
-            n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, plan.li_i, plan.cr_i, plan.ex_i, plan.cur_code,
+            n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, work.profiles, plan.li_i, plan.cr_i, plan.ex_i,
+            plan.cur_code,
             plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease, slices.epoch,
             first, now_s, work.records,
         )  # fmt: skip
@@ -397,7 +399,7 @@ class Engine:
         """Metrics of a batch, without a label look-up."""
         work, batch, plan = self.work, self.batch, self.plan
         count_batch(
-            n, batch.req, work.q, work.first_bid, work.bids, work.cand, plan.cr_i, work.wanted,
+            n, batch.req, work.q, work.first_bid, work.bids, work.cand, plan.cr_i,
             self._m_requests, self._m_no_bid, self._m_bids, self._m_bad, self._m_shed, self._m_consent,
             self._m_profiles, self._m_imps_dropped, NBR_SLOTS,
         )  # fmt: skip

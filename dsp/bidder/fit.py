@@ -93,7 +93,7 @@ def fits_banner(imp: I64, pool: I64, cr: I64) -> bool:
         return False
     if not _listed(pool, imp[I_B_MIMES0], imp[I_B_MIMESN], cr[CR_MIME]):
         return False
-    if imp[I_B_FLEX] != 0 or imp[I_B_SIZESN] == 0:
+    if imp[I_B_FLEX] != 0 or imp[I_B_SIZESN] == 0 or cr[CR_W] == 0:  # 0 x 0: a flexible banner
         return True
     size = (cr[CR_W] << 16) | cr[CR_H]
     for k in range(imp[I_B_SIZES0], imp[I_B_SIZES0] + imp[I_B_SIZESN]):

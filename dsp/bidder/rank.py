@@ -124,29 +124,31 @@ def lowest_bit(word: np.uint64) -> int:
 
 
 @nb.njit(cache=True)
-def imp_rows(imp: I64, pool: I64, keys: U64, key_rows: I32, out: I32) -> int:
+def imp_rows(imp: I64, pool: I64, keys: U64, key_rows: I32, any_row: I32, out: I32) -> int:
     """Rows of the line items with an ad of an offered medium and, for banners, size; returns how many."""
     count = 0
     media = imp[I_MEDIA]
     if media & BANNER:
         if imp[I_B_SIZESN] == 0 or imp[I_B_FLEX] != 0:
-            row = find_row(keys, key_rows, DIM_MEDIA, BANNER)
+            row = find_row(keys, key_rows, DIM_MEDIA, BANNER + 1)
             if row >= 0:
                 out[count] = row
                 count += 1
         else:
             for k in range(imp[I_B_SIZES0], imp[I_B_SIZES0] + imp[I_B_SIZESN]):
                 row = find_row(keys, key_rows, DIM_SIZE, pool[k] + 1)
-                if row >= 0:
+                if row < 0:
+                    row = any_row[DIM_SIZE]  # flexible banners only
+                if row >= 0 and count < out.shape[0] - 3:
                     out[count] = row
                     count += 1
     if media & VIDEO:
-        row = find_row(keys, key_rows, DIM_MEDIA, VIDEO)
+        row = find_row(keys, key_rows, DIM_MEDIA, VIDEO + 1)
         if row >= 0:
             out[count] = row
             count += 1
     if media & NATIVE:
-        row = find_row(keys, key_rows, DIM_MEDIA, NATIVE)
+        row = find_row(keys, key_rows, DIM_MEDIA, NATIVE + 1)
         if row >= 0:
             out[count] = row
             count += 1
@@ -252,6 +254,7 @@ def rank_imp(
     rows: U64,
     keys: U64,
     key_rows: I32,
+    any_row: I32,
     li_i: I64,
     cr_i: I64,
     adv_domains: I64,
@@ -269,7 +272,7 @@ def rank_imp(
     n_out: int,
 ) -> int:
     """Append the top candidates of imp row ``i`` to ``out``; the new count."""
-    count_rows = imp_rows(imp, pool, keys, key_rows, scratch_rows)
+    count_rows = imp_rows(imp, pool, keys, key_rows, any_row, scratch_rows)
     private = imp[I_PRIVATE_AUCTION] == 1
     has_deals = imp[I_DEALN] > 0
     begin = n_out
@@ -360,6 +363,7 @@ def rank(
     rows: U64,
     keys: U64,
     key_rows: I32,
+    any_row: I32,
     li_i: I64,
     cr_i: I64,
     adv_domains: I64,
@@ -388,8 +392,8 @@ def rank(
         if q[r, Q_NBR] != GO or some[r] == 0 or n > limit:
             continue
         n = rank_imp(
-            i, imp[i], deals, pool, profiles[r], q[r], matched[r], rows, keys, key_rows, li_i, cr_i, adv_domains,
-            seat_hash, cur_hash, usd, prior, multiplier, available, k_max, state, scratch_rows, scores, out, n,
+            i, imp[i], deals, pool, profiles[r], q[r], matched[r], rows, keys, key_rows, any_row, li_i, cr_i,
+            adv_domains, seat_hash, cur_hash, usd, prior, multiplier, available, k_max, state, scratch_rows, scores, out, n,
         )  # fmt: skip
     for c in range(n):
         cand_imp[c] = out[c, C_IMP]

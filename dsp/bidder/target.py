@@ -74,6 +74,8 @@ from dsp.openrtb.columns import (
     R_DEVICETYPE,
     R_DOMAIN,
     R_EXCHANGE,
+    R_HOST_LEN,
+    R_HOST_OFF,
     R_LANG,
     R_PUBLISHER,
     R_REGION,
@@ -82,7 +84,7 @@ from dsp.openrtb.columns import (
     R_WSEAT0,
     R_WSEATN,
 )
-from dsp.openrtb.hashing import hash_combine
+from dsp.openrtb.hashing import hash_bytes, hash_combine
 
 MAX_ROWS = 4096  # rows looked up for one request; only values that some line item names have one
 
@@ -111,6 +113,19 @@ def _add_list(dim: int, pool: I64, start: int, n: int, keys: U64, key_rows: I32,
 
 
 @nb.njit(cache=True)
+def _add_site(dim: int, row: I64, text: U8, keys: U64, key_rows: I32, out: I32, count: int) -> int:
+    """The app's bundle, or the site's host and each parent domain of it ("m.news.com", "news.com")."""
+    if row[R_CHANNEL] == CHANNEL_APP:
+        return _add(dim, row[R_BUNDLE], keys, key_rows, out, count)
+    count = _add(dim, row[R_DOMAIN], keys, key_rows, out, count)
+    off, end = row[R_HOST_OFF], row[R_HOST_OFF] + row[R_HOST_LEN]
+    for k in range(off, end):
+        if text[k] == 46:  # "."
+            count = _add(dim, hash_bytes(text, k + 1, end - k - 1), keys, key_rows, out, count)
+    return count
+
+
+@nb.njit(cache=True)
 def _close(dim: int, any_row: I32, out: I32, count: int, ends: I32, groups: int) -> int:
     """End the group of an inclusive dimension; with no row found for it, its "any" row stands in."""
     begin = ends[groups - 1] if groups > 0 else 0
@@ -126,6 +141,7 @@ def request_rows(
     row: I64,
     q: I64,
     pool: I64,
+    text: U8,
     profile: U8,
     half_hour: int,
     today_d: int,
@@ -149,14 +165,17 @@ def request_rows(
     country = row[R_COUNTRY]
     region = hash_combine(country, row[R_REGION])
     city = hash_combine(region, row[R_CITY])
-    site = row[R_BUNDLE] if row[R_CHANNEL] == CHANNEL_APP else row[R_DOMAIN]
     if used[DIM_GEO]:
         c = _add(DIM_GEO, country, keys, key_rows, inc, c)
         c = _add(DIM_GEO, region, keys, key_rows, inc, c)
         c = _add(DIM_GEO, city, keys, key_rows, inc, c)
         c = _close(DIM_GEO, any_row, inc, c, ends, g)
         g += 1
-    for k in range(9):
+    if used[DIM_SITE]:
+        c = _add_site(DIM_SITE, row, text, keys, key_rows, inc, c)
+        c = _close(DIM_SITE, any_row, inc, c, ends, g)
+        g += 1
+    for k in range(8):
         if k == 0:
             dim, value = DIM_EXCHANGE, row[R_EXCHANGE] + 1
         elif k == 1:
@@ -168,10 +187,8 @@ def request_rows(
         elif k == 4:
             dim, value = DIM_LANGUAGE, row[R_LANG]
         elif k == 5:
-            dim, value = DIM_SITE, site
-        elif k == 6:
             dim, value = DIM_PUBLISHER, row[R_PUBLISHER]
-        elif k == 7:
+        elif k == 6:
             dim, value = DIM_CONNECTION, row[R_CONNECTIONTYPE] + 1 if row[R_CONNECTIONTYPE] > 0 else 0
         else:
             dim, value = DIM_CHANNEL, row[R_CHANNEL] + 1
@@ -231,7 +248,7 @@ def request_rows(
         e = _add(DIM_NOT_GEO, region, keys, key_rows, exc, e)
         e = _add(DIM_NOT_GEO, city, keys, key_rows, exc, e)
     if used[DIM_NOT_SITE]:
-        e = _add(DIM_NOT_SITE, site, keys, key_rows, exc, e)
+        e = _add_site(DIM_NOT_SITE, row, text, keys, key_rows, exc, e)
     if used[DIM_NOT_PUBLISHER]:
         e = _add(DIM_NOT_PUBLISHER, row[R_PUBLISHER], keys, key_rows, exc, e)
     if used[DIM_NOT_CATEGORY]:
@@ -282,6 +299,7 @@ def target(
     n: int,
     req: I64,
     pool: I64,
+    text: U8,
     profiles: U8,
     q: I64,
     half_hour: int,
@@ -309,7 +327,7 @@ def target(
         if q[r, Q_NBR] != GO:
             continue
         groups, n_exc = request_rows(
-            req[r], q[r], pool, profiles[r], half_hour, today_d, keys, key_rows, any_row, used,
+            req[r], q[r], pool, text, profiles[r], half_hour, today_d, keys, key_rows, any_row, used,
             tier1_keys, tier1_values, inc, ends, exc,
         )  # fmt: skip
         some[r] = match_words(rows, live, inc, ends, groups, exc, n_exc, matched[r])
