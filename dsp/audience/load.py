@@ -197,7 +197,7 @@ def _row_numbers(last: int, n: int, malformed: dict[int, str]) -> list[int]:
 
 
 def _read_blocks(path: Path, malformed: dict[int, str]) -> Iterator[tuple[Columns, int]]:
-    """The file's columns as binary arrays, a block of rows at a time; unreadable CSV rows go to ``malformed`` by number."""
+    """The columns as binary arrays, a block of rows at a time; unreadable CSV rows go to ``malformed`` by number."""
 
     def skip(row: pa.csv.InvalidRow) -> str:
         malformed[row.number - 1] = f"row has {row.actual_columns} columns, the header {row.expected_columns}"

@@ -113,6 +113,9 @@ def tcf_purposes(text: U8, off: int, length: int, vendor: int) -> int:
     0 where the vendor has no consent; MALFORMED where the string can't be trusted.
     """
     end = segment_end(text, off, off + length)
+    for i in range(off, end):  # also where nothing is read: a damaged string isn't trusted by halves
+        if _SEXTETS[text[i]] < 0:
+            return MALFORMED
     if read_bits(text, off, end, 0, 6) != TCF_VERSION:
         return MALFORMED
     packed = read_bits(text, off, end, PURPOSES_AT, N_PURPOSES)
