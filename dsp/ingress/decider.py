@@ -1,0 +1,50 @@
+"""What a front needs of an engine; `dsp.bidder.engine.Engine` is one, an echo for measuring fronts is another."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+from dsp.bidder.answer import Answer
+
+log = logging.getLogger(__name__)
+
+
+class Decider(Protocol):
+    """One thread's engine. See `dsp.bidder.engine.Engine` for the meaning of each method."""
+
+    def decide(
+        self,
+        bodies: list[bytes],
+        formats: list[int],
+        exchanges: list[int],
+        arrived_ns: list[int] | None = None,
+        nbr_bodies: bool = False,
+    ) -> list[Answer]:
+        """Answers in the order of the requests."""
+
+    def exchange_of(self, name: str) -> int:
+        """Index of an exchange by its URL name, -1 unknown."""
+
+    def exchange_of_token(self, token: bytes | str) -> int:
+        """Index of an exchange by its authorization metadata, -1 unknown."""
+
+    def exchange_token(self, index: int) -> str:
+        """The bearer token an exchange must send, "" for none."""
+
+    def poll(self) -> None:
+        """Swap in a new snapshot or model, between batches."""
+
+    def warm(self) -> None:
+        """Compile and touch everything, before the first request."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+def poll(engine: Decider) -> None:
+    """`Decider.poll`; what can't be loaded is reported, and the engine goes on with what it has."""
+    try:
+        engine.poll()
+    except Exception:
+        log.exception("could not load a new snapshot or model; going on with the old one")

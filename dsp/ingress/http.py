@@ -1,0 +1,344 @@
+"""The HTTP front: ``POST /bid/{exchange}``, ``GET /healthz``, ``GET /readyz``, over HTTP/1.1 and h2.
+
+Everything happens on Granian's one Python thread, in the order of its queue: requests that arrive while a batch is
+decided queue up, then their bodies, and the body of the newest of them completes the next batch. So whatever has
+arrived is decided together, with no timer, no future and no second thread. Bodies come in the order they were asked
+for, unless a client is slow: if the newest request's body stalls, `_tick` on the main thread decides the others. That,
+swapping snapshots and giving up on slow bodies are all the main thread does; a lock that is otherwise never contended
+keeps it out of a batch.
+
+Malformed requests get 400 without content, as OpenRTB says; what is wrong is in ``x-dsp-error``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from asyncio import CancelledError
+from collections.abc import Callable
+from functools import partial
+
+from dsp.base.config import BidderConfig
+from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, Metrics
+from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE
+from dsp.ingress.decider import Decider, poll
+from dsp.ingress.gzips import GzipError, GzipTooLargeError, accepts_gzip, gunzip, gzip_answer
+from dsp.ingress.http_rules import (
+    BID_HEADERS,
+    CLOSE,
+    CLOSING,
+    GZIPPED,
+    NO_BID_HEADERS,
+    error_headers,
+    format_of,
+    shows_token,
+)
+from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
+from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.01
+BODY_TIMEOUT_NS = 10_000_000_000
+DISCARD_BYTES = 16 << 20  # of a body that is too large: read and dropped so that the client gets to see its 413
+QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
+AGE_SLOTS = 16
+
+# proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection
+Request = tuple[Exchange, int, int, int, bool, bool, bool]
+
+
+class HttpFront:
+    """See the module. One front has one engine; `run` blocks the main thread until it has drained."""
+
+    def __init__(self, engine: Decider, config: BidderConfig, metrics: Metrics) -> None:
+        self.engine = engine
+        self.draining = False
+        self._config = config
+        self._max_batch = min(config.max_batch, MAX_BATCH)
+        self._pending: list[tuple[Request, bytes]] = []
+        self.reading: dict[Exchange, tuple[Body, int]] = {}  # bodies on their way and since when; at most queue_limit
+        self._newest: Exchange | None = None  # whose body completes the batch
+        self._lock = threading.Lock()
+        self._last_ns = time.monotonic_ns()
+        self._batches = 0
+        self._polled_ns = 0
+        self._age_slot = -1
+        self._requests = metrics.counter("dsp_bid_requests_total")
+        self._bad = metrics.counter("dsp_bad_requests_total")
+        self._shed = metrics.counter("dsp_shed_total")
+        self._failures = metrics.counter("dsp_engine_errors_total")
+        self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
+        self._server = RsgiServer(self._arrive, config.http_host, config.http_port, 2 * config.queue_limit)
+        self.port = self._server.port
+
+    # --- a request's way in -------------------------------------------------------------------------------------------
+
+    def _arrive(self, scope: Scope, proto: Exchange) -> None:
+        try:
+            path = scope.path
+            if path.startswith("/bid/"):
+                self._bid(path[5:], scope, proto)
+            else:
+                self._other(path, scope, proto)
+        except Exception:  # whatever it was, the server's thread must live
+            log.exception("a request failed before it was decided")
+            proto.response_empty(204, NO_BID_HEADERS[0])
+
+    def _bid(self, name: str, scope: Scope, proto: Exchange) -> None:
+        headers = scope.headers
+        get = headers.get
+        length = get("content-length")
+        if scope.method != "POST":
+            proto.response_empty(405, error_headers("use POST", ("allow", "POST")))
+            self._discard(proto, length)
+            return
+        engine = self.engine
+        exchange = engine.exchange_of(name)
+        if exchange < 0:
+            self._refuse(proto, 404, -1, "bad", "unknown_exchange", f"no exchange named {name}")
+            self._discard(proto, length)
+            return
+        token = engine.exchange_token(exchange)
+        if token and not shows_token(get("authorization"), token):
+            self._requests[exchange, OUTCOMES.index("unauthorized")] += 1
+            more = ("www-authenticate", "Bearer")
+            proto.response_empty(401, error_headers("this exchange needs authorization: Bearer <token>", more))
+            self._discard(proto, length)
+            return
+        fmt = format_of(get("content-type"))
+        if fmt < 0:
+            self._refuse(proto, 415, exchange, "bad", "content_type", "use application/json or application/x-protobuf")
+            self._discard(proto, length)
+            return
+        encoding = get("content-encoding")
+        packed = encoding is not None and encoding.lower() in ("gzip", "x-gzip")
+        if encoding is not None and not packed and encoding.lower() != "identity":
+            self._refuse(proto, 415, exchange, "bad", "content_encoding", "content-encoding: gzip or none")
+            self._discard(proto, length)
+            return
+        if len(self.reading) + len(self._pending) >= self._config.queue_limit:
+            self._shed[SHED_REASONS.index("queue")] += 1
+            self._requests[exchange, OUTCOMES.index("shed")] += 1
+            proto.response_empty(429, error_headers("more requests are waiting than this worker's queue_limit"))
+            self._discard(proto, length)
+            return
+        now_ns = time.monotonic_ns()
+        close = self.draining or (self._age_slot >= 0 and hash(scope.client) % AGE_SLOTS == self._age_slot)
+        if close and scope.http_version == "2":
+            close = False
+        request = (proto, fmt, exchange, now_ns, packed, accepts_gzip(get("accept-encoding")), close)
+        if length is None or "transfer-encoding" in headers:
+            _Pieces(self, request)
+        elif len(length) <= 7 and int(length) <= MAX_BODY_BYTES:
+            body = proto()
+            self.reading[proto] = (body, now_ns)
+            self._newest = proto
+            body.add_done_callback(partial(self._read, request))
+        else:
+            _Pieces(self, request, DISCARD_BYTES)
+
+    def _discard(self, proto: Exchange, length: str | None) -> None:
+        """Read the body of a refused request after all: unread, it would cost its sender the connection or a reset."""
+        if length is not None and len(length) <= 7 and 0 < int(length) <= MAX_BODY_BYTES:
+            body = proto()
+            self.reading[proto] = (body, time.monotonic_ns())
+            body.add_done_callback(partial(self._discarded, proto))
+
+    def _discarded(self, proto: Exchange, body: Body, context: object = None) -> None:
+        self.reading.pop(proto, None)
+
+    def _read(self, request: Request, body: Body, context: object = None) -> None:
+        """The whole body is there, or its sender is not."""
+        proto = request[0]
+        self.reading.pop(proto, None)
+        try:
+            raw = body.result()
+        except (Exception, CancelledError) as error:
+            self.cut(proto, error)
+        else:
+            self.add(request, raw)
+        if proto is self._newest:
+            self._newest = None
+            self._flush()
+
+    def add(self, request: Request, raw: bytes) -> None:
+        """Queue a request whose body is complete; decide if there is no reason to wait."""
+        if request[4]:
+            try:
+                raw = gunzip(raw)
+            except GzipError as error:
+                self._refuse(request[0], 400, request[2], "bad", "gzip", str(error))
+                return
+            except GzipTooLargeError as error:
+                self._refuse(request[0], 413, request[2], "too_large", "body_too_large", str(error))
+                return
+        self._pending.append((request, raw))
+        if self._newest is None or len(self._pending) >= self._max_batch:
+            self._flush()
+
+    def _refuse(self, proto: Exchange, status: int, exchange: int, outcome: str, reason: str, message: str) -> None:
+        """Answer what never reaches the engine, and count it (what reaches it, the engine counts)."""
+        self._bad[BAD_REASONS.index(reason)] += 1
+        if exchange >= 0:
+            self._requests[min(exchange, len(self._requests) - 1), OUTCOMES.index(outcome)] += 1
+        proto.response_empty(status, error_headers(message, *((CLOSE,) if status == 413 else ())))
+
+    def too_large(self, request: Request) -> None:
+        """Refuse a request whose body is over the limit."""
+        message = f"body larger than {MAX_BODY_BYTES} bytes"
+        self._refuse(request[0], 413, request[2], "too_large", "body_too_large", message)
+
+    def cut(self, proto: Exchange, error: BaseException) -> None:
+        """Drop a request whose sender hung up, or on whom `_give_up` gave up."""
+        late = isinstance(error, CancelledError)
+        self._bad[BAD_REASONS.index("body_late" if late else "body_cut")] += 1
+        if late:
+            proto.response_empty(408, error_headers("the body took too long", CLOSE))
+        else:
+            proto.response_empty(400, error_headers("the body was cut short"))
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._decide()
+
+    def _decide(self) -> None:
+        pending = self._pending
+        while pending:
+            batch = pending[: self._max_batch]
+            del pending[: len(batch)]  # the main thread may be here while the server's thread appends
+            self._batches += 1
+            self._last_ns = time.monotonic_ns()
+            self._depth[0] = len(pending) + len(self.reading)
+            try:
+                answers = self.engine.decide(
+                    [body for _, body in batch],
+                    [request[1] for request, _ in batch],
+                    [request[2] for request, _ in batch],
+                    [request[3] for request, _ in batch],
+                )
+            except Exception:  # the bidder fails towards no-bid
+                log.exception("the engine failed on a batch of %d", len(batch))
+                self._failures[0] += 1
+                answers = [(NO_BID, b"")] * len(batch)
+            for (request, _), (kind, payload) in zip(batch, answers, strict=False):
+                proto, fmt, _, _, _, may_pack, close = request
+                if kind == BID:
+                    index = fmt + CLOSING if close else fmt
+                    if may_pack and (small := gzip_answer(payload)) is not None:
+                        payload = small  # noqa: PLW2901
+                        index += GZIPPED
+                    proto.response_bytes(200, BID_HEADERS[index], payload)
+                elif kind == NO_BID:
+                    proto.response_empty(204, NO_BID_HEADERS[close])
+                else:
+                    status = 400 if kind == BAD else 413 if kind == TOO_LARGE else 429
+                    more = (CLOSE,) if close else ()
+                    proto.response_empty(status, error_headers(payload.decode("utf-8", "replace"), *more))
+
+    def _other(self, path: str, scope: Scope, proto: Exchange) -> None:
+        more = (CLOSE,) if self.draining and scope.http_version != "2" else ()
+        if path not in ("/healthz", "/readyz"):
+            proto.response_empty(404, error_headers("no such path: POST /bid/{exchange}, GET /healthz, GET /readyz"))
+        elif scope.method not in ("GET", "HEAD"):
+            proto.response_empty(405, error_headers("use GET", ("allow", "GET")))
+        elif path == "/readyz" and self.draining:
+            proto.response_str(503, [("content-type", "text/plain"), *more], "draining\n")
+        else:
+            proto.response_str(200, [("content-type", "text/plain"), *more], "ok\n")
+
+    # --- the main thread ----------------------------------------------------------------------------------------------
+
+    def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stopping()``, then drain: unready, until quiet; then close; both within ``drain_s``.
+
+        ``idle`` is called every tick.
+        """
+        self._server.start()
+        while not stopping():
+            self._tick()
+            idle()
+        self.draining = True
+        begun_ns = time.monotonic_ns()
+        drain_ns = int(self._config.drain_s * 1e9)
+        while time.monotonic_ns() - begun_ns < drain_ns // 2:
+            if time.monotonic_ns() - max(self._last_ns, begun_ns) > QUIET_NS and not self.reading:
+                break
+            self._tick()
+        self._server.stop()
+        while time.monotonic_ns() - begun_ns < drain_ns:
+            if self._server.wait_stopped(TICK_S):
+                break
+            self._tick()
+
+    def _tick(self) -> None:
+        batches = self._batches
+        time.sleep(TICK_S)
+        now_ns = time.monotonic_ns()
+        if self._pending and self._batches == batches:
+            self._flush()
+        if now_ns - self._polled_ns > self._config.snapshot_poll_s * 1e9:
+            self._give_up(now_ns)
+            if self._lock.acquire(timeout=0.1):  # else a long batch: at the next tick
+                self._polled_ns = now_ns
+                try:
+                    self._decide()  # what is queued was addressed to the old snapshot
+                    poll(self.engine)
+                finally:
+                    self._lock.release()
+        age_s = self._config.connection_max_age_s
+        # In each sixteenth of the age another sixteenth of the connections is asked to come anew: no list of them.
+        self._age_slot = int(now_ns / 1e9 / age_s * AGE_SLOTS) % AGE_SLOTS if age_s > 0 else -1
+
+    def _give_up(self, now_ns: int) -> None:
+        """Stop waiting for bodies that take too long: whoever holds them back holds a place in the queue."""
+        for proto, (body, since_ns) in list(self.reading.items()):
+            if now_ns - since_ns > BODY_TIMEOUT_NS:
+                self.reading.pop(proto, None)
+                body.cancel()  # calls `cut`
+
+
+class _Pieces:
+    """Reads a body of unstated length piece by piece, so that it can be stopped; or discards one that is too large."""
+
+    def __init__(self, front: HttpFront, request: Request, discard_bytes: int = 0) -> None:
+        self._front = front
+        self._request = request
+        self._pieces: list[bytes] = []
+        self._left = discard_bytes or MAX_BODY_BYTES
+        self._discarding = discard_bytes > 0
+        if self._discarding:
+            front.too_large(request)
+        self._stream = request[0].__aiter__()
+        self._next()
+
+    def _next(self) -> None:
+        body = self._stream.__anext__()
+        self._front.reading[self._request[0]] = (body, self._request[3])
+        body.add_done_callback(self._piece)
+
+    def _piece(self, body: Body, context: object = None) -> None:
+        proto = self._request[0]
+        self._front.reading.pop(proto, None)
+        try:
+            piece = body.result()
+        except (Exception, CancelledError) as error:
+            self._front.cut(proto, error)
+            return
+        self._left -= len(piece)
+        if not piece:
+            if not self._discarding:
+                self._front.add(self._request, b"".join(self._pieces))
+        elif self._left >= 0:
+            if not self._discarding:
+                self._pieces.append(piece)
+            self._next()
+        elif not self._discarding:
+            self._discarding = True
+            self._pieces.clear()
+            self._left = DISCARD_BYTES
+            self._front.too_large(self._request)
+            self._next()
