@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -45,14 +46,28 @@ class Books:
     spend_micros: int = 0  # sum of charges, micros of each line item's account currency
     by_line_item: Counter[int] = field(default_factory=Counter)  # the same by line item
     spend_usd: float = 0.0  # for display
+    usd_by_line_item: dict[int, float] = field(default_factory=dict)  # dollars, for display
     events: Counter[str] = field(default_factory=Counter)
+    line_events: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def bill(self, sale: Sale) -> None:
         """The notice that charges for ``sale`` was acknowledged."""
         charge = sale.charge_micros
         self.spend_micros += charge
         self.by_line_item[sale.ad.line_item] += charge
-        self.spend_usd += charge * 1e-6 * sale.ad.usd
+        usd = charge * 1e-6 * sale.ad.usd
+        self.spend_usd += usd
+        self.usd_by_line_item[sale.ad.line_item] = self.usd_by_line_item.get(sale.ad.line_item, 0.0) + usd
+
+    def by_advertiser(self, names: Mapping[int, str]) -> dict[str, tuple[float, Counter[str]]]:
+        """(spend in USD, events) by advertiser; ``names`` maps line items to theirs."""
+        out: dict[str, tuple[float, Counter[str]]] = {name: (0.0, Counter()) for name in names.values()}
+        for (line_item, event), n in self.line_events.items():
+            out[names.get(line_item, "?")][1][event] += n
+        for line_item, usd in self.usd_by_line_item.items():
+            spend, events = out[names.get(line_item, "?")]
+            out[names.get(line_item, "?")] = spend + usd, events
+        return out
 
 
 @dataclass(order=True)
@@ -159,6 +174,7 @@ class Courier:
 
     def _acknowledged(self, due: _Due) -> None:
         self._books.events[due.kind] += 1
+        self._books.line_events[due.sale.ad.line_item, due.kind] += 1
         if due.kind == ("win" if due.sale.venue.billed_on_win else "billing"):
             self._books.bill(due.sale)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from dsp.audience.identity import KIND_BUYERUID, KIND_IFA, identity_key_many, load_peppers
-from dsp.audience.lmdb_writer import LmdbWriter
+from dsp.audience.identity import KIND_BUYERUID, KIND_IFA, identity_key_many, load_pepper
+from dsp.audience.load import people_writer
 from dsp.audience.profile import (
     CONSENT_FINANCIAL,
     CONSENT_PROFILING,
@@ -69,9 +69,9 @@ def write_profiles(config: Config, people: People, exchanges: Mapping[str, int] 
     if exchanges is None:
         path = current_path(config)
         exchanges = {x["name"]: x["id"] for x in Snapshot.load(path).meta["exchanges"]} if path is not None else {}
-    pepper = load_peppers(config.path("secrets", "pepper.json")).current
+    pepper = load_pepper(config.path("secrets", "pepper.json"))
     written = 0
-    with LmdbWriter(config.path("profiles")) as writer:
+    with people_writer(config.root) as writer:
         for persons, records in profile_blocks(people, int(time.time()) // 86_400):
             keys = np.zeros((len(persons), len(exchanges) + 1, 16), np.uint8)
             for k, (name, number) in enumerate(exchanges.items()):

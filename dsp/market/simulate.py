@@ -109,6 +109,7 @@ def simulate(
     first: int = 0,
     days: float = 3.0,
     end_s: float | None = None,
+    explore: float = 1.0,
     ledger: bool = False,
     log: bool = True,
     progress: Progress | None = None,
@@ -116,8 +117,9 @@ def simulate(
 ) -> Summary:
     """Hold auctions ``first`` .. ``first + requests`` over ``days`` that end at ``end_s`` (now).
 
-    Decisions and outcomes go to ``config``'s logs where ``log``. With ``ledger`` budgets bind and money is booked, else
-    every line item has unlimited money. ``parts`` are further parts for `Engine.open` (scorer, store, ...).
+    Decisions and outcomes go to ``config``'s logs where ``log``. ``explore`` multiplies what the engine thinks an
+    impression is worth, to learn also of those it would not have bought. With ``ledger`` budgets bind and money is
+    booked, else every line item has unlimited money. ``parts`` are further parts for `Engine.open` (scorer, ...).
     """
     end_s = time.time() if end_s is None else end_s
     clock = _Clock(int((end_s - days * DAY_S) * 1e9))
@@ -130,6 +132,7 @@ def simulate(
     )
     parts.setdefault("store", Guard(open_profiles(config)))
     engine = Engine.open(config, snapshot=snapshot, slices=slices, signer=signer, clock=clock, **parts)
+    engine.slices.multiplier[:] = explore
     outcomes = OutcomeWriter(Path(config.path("log", "outcomes")), "simulation") if log else None
     run = _Run(world, engine, clock, in_memory, outcomes)
     try:

@@ -102,7 +102,7 @@ class RequestFactory:
 
     def body_pb(self, i: int) -> bytes:
         """Request ``i`` as protobuf."""
-        return json_to_pb(self.scene(i).body).SerializeToString()
+        return encode_pb(self.scene(i).body)
 
     def scene(self, i: int) -> Scene:
         """Opportunity ``i`` (from 0)."""
@@ -242,6 +242,16 @@ class RequestFactory:
         return out
 
 
+def encode_pb(body: Json) -> bytes:
+    """A request as protobuf. PIPL consent, an extension of ours, is field 500 of `Regs.Ext`."""
+    message = json_to_pb(body)
+    pipl = body["regs"].get("ext", {}).get("pipl")
+    if pipl is not None:
+        message.regs.ext.MergeFromString(_PIPL_TAG + bytes((pipl,)))
+    return message.SerializeToString()
+
+
+_PIPL_TAG = b"\xa0\x1f"  # field 500, varint
 _GPP_REFUSED = usnat_string(opted_out=True)
 _GPP_ALLOWED = usnat_string(opted_out=False)
 

@@ -15,10 +15,9 @@ import grpc
 import msgspec
 
 from dsp.market.http_client import HttpClient, http_message
-from dsp.market.supply import Scene
+from dsp.market.supply import Scene, encode_pb
 from dsp.market.venues import Venue
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
-from dsp.openrtb.convert import json_to_pb
 
 METHOD = "/dsp.v1.Bidder/Bid"
 _STATUS = {
@@ -54,7 +53,7 @@ class HttpWire:
 
     async def ask(self, scene: Scene, venue: Venue) -> Heard:
         """One auction; never raises for what the network or the bidder does."""
-        body = self._json.encode(scene.body) if self._format == FMT_JSON else json_to_pb(scene.body).SerializeToString()
+        body = self._json.encode(scene.body) if self._format == FMT_JSON else encode_pb(scene.body)
         headers = self._headers + (f"authorization: Bearer {venue.token}\r\n" if venue.token else "")
         message = http_message("POST", f"/bid/{venue.name}", self._client.host, headers, body)
         begun = time.perf_counter()
@@ -75,7 +74,7 @@ class GrpcWire:
 
     async def ask(self, scene: Scene, venue: Venue) -> Heard:
         """One auction; never raises for what the network or the bidder does."""
-        body = json_to_pb(scene.body).SerializeToString()
+        body = encode_pb(scene.body)
         metadata = (("authorization", f"Bearer {venue.token}"),)
         begun = time.perf_counter()
         try:

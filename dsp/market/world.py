@@ -34,6 +34,7 @@ from dsp.market.people import People
 from dsp.market.supply import RequestFactory, Scene
 from dsp.market.truth import APPLY, APPROVE, CLICK, DEFAULT, FUND, Exposures, Truth, impression_value
 from dsp.market.venues import Deal, Venue
+from dsp.openrtb.columns import BANNER, NATIVE, VIDEO
 
 Json = dict[str, Any]
 F64 = npt.NDArray[np.float64]
@@ -237,10 +238,15 @@ def venues_of(catalog: Catalog) -> tuple[Venue, ...]:
                 token=exchange.token,
                 billed_on_win=exchange.billable == "nurl",
                 deals=tuple(
-                    Deal(deal.id, deal.floor_micros / 1e6, deal.currency, deal.at)
+                    Deal(deal.id, deal.floor_micros / 1e6, deal.currency, deal.at, _deal_media(deal.id))
                     for deal in catalog.deals
                     if deal.exchange_id == exchange.id
                 ),
             )
         )
     return tuple(venues)
+
+
+def _deal_media(name: str) -> int:
+    """What a deal is about, as far as its name says: a catalog knows its id and price only."""
+    return VIDEO if "video" in name else BANNER | NATIVE if "native" in name else BANNER | VIDEO | NATIVE
