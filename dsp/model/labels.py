@@ -32,18 +32,23 @@ TEST_FLAG = 1  # dsp.base.token.TOKEN_TEST in the decision's flags
 SETTLE_MS = 10_000  # a bid without any notice for so long is a lost one
 
 Bool = npt.NDArray[np.bool_]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+SECOND_PRICE = 2  # `at`
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Per decision row (bool[n]): ``won`` and ``settled`` for the win curve; ``stage`` bool[n, 6].
+    """Per decision row. For the win curve: ``won`` and ``settled`` bool[n], and ``price`` float64[n], the price to win
+    in CPM micros of the bid's currency, NaN where no notice told it.
 
-    ``stage[:, 0]`` is shown, ``stage[:, h + 1]`` says that head h came true; ``usable`` bool[n, heads] where the row is
-    in the head's population and old enough to tell.
+    For the heads: ``stage`` bool[n, 6], column 0 shown, column h + 1 head h came true; ``usable`` bool[n, heads] where
+    the row is in the head's population and old enough to tell.
     """
 
     won: Bool
     settled: Bool
+    price: F64
     stage: Bool
     usable: Bool
 
@@ -62,7 +67,10 @@ def join_labels(
     that head, positive or not (keeping early positives alone would overstate the rate). Outcomes of unknown bids are
     ignored, repeated ones count once.
     """
-    seen = _outcome_bits(decisions["bid_id"], outcomes["bid_id"], outcomes["kind"])
+    rows, kind = _rows_of(decisions["bid_id"], outcomes["bid_id"]), outcomes["kind"].astype(np.int64)
+    known = rows >= 0
+    seen = np.zeros(len(decisions["bid_id"]), np.int64)
+    np.bitwise_or.at(seen, rows[known], np.int64(1) << kind[known])
 
     def has(*kinds: int) -> Bool:
         return np.asarray(seen & sum(1 << kind for kind in kinds) != 0)
@@ -84,22 +92,21 @@ def join_labels(
         usable[:, h] &= time_ms <= newest - (horizon_ms or {}).get(head, 0)
     won = has(WIN) | stage[:, 0]
     settled = real & (won | has(LOSS) | (time_ms <= newest - SETTLE_MS))
-    return Labels(won, settled, stage, usable)
+    # A loss may name the minimum that had won; what a second-price win paid is that minimum.
+    tells = known & (outcomes["price_micros"] > 0)
+    tells &= (kind == LOSS) | ((kind == WIN) & (decisions["at"][rows] == SECOND_PRICE))
+    price = np.full(n, np.nan)
+    price[rows[tells]] = outcomes["price_micros"][tells]
+    return Labels(won, settled, price, stage, usable)
 
 
-def _outcome_bits(
-    bid_id: npt.NDArray[np.uint64], outcome_id: npt.NDArray[np.uint64], kind: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.int64]:
-    """int64[n]: bit k set where the bid has an outcome of kind k."""
-    bits = np.zeros(len(bid_id), np.int64)
-    if not len(bid_id) or not len(outcome_id):
-        return bits
+def _rows_of(bid_id: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> I64:
+    """int64[k]: the decision row of each ``wanted`` bid, -1 where there is none."""
+    if not len(bid_id):
+        return np.full(len(wanted), -1, np.int64)
     order = np.argsort(bid_id, kind="stable")
-    at = np.minimum(np.searchsorted(bid_id, outcome_id, sorter=order), len(bid_id) - 1)
-    rows = order[at]
-    known = bid_id[rows] == outcome_id
-    np.bitwise_or.at(bits, rows[known], np.int64(1) << kind[known].astype(np.int64))
-    return bits
+    rows = order[np.minimum(np.searchsorted(bid_id, wanted, sorter=order), len(bid_id) - 1)]
+    return np.where(bid_id[rows] == wanted, rows, -1)
 
 
 def _billed_by_win(exchange: npt.NDArray[np.uint16], win: Bool, billing: Bool) -> Bool:

@@ -41,7 +41,7 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
-FitWinCurve = Callable[[F64, Bool, I64, int, tuple[float, float]], F64]
+FitWinCurve = Callable[[F64, Bool, F64, I64, int, tuple[float, float]], F64]
 """`dsp.control.wincurve.fit_win_curve`; handed in, because `model` may not import `control`."""
 
 HOLDOUT = 0.2
@@ -179,7 +179,8 @@ def _curves(
     slot = np.log2(np.maximum(decisions["media"][rows], 1)).astype(np.int64)
     key = np.minimum(decisions["exchange"][rows].astype(np.int64), X_EXCHANGES - 1) * MEDIA_SLOTS + slot
     usd = bid_usd_cpm(decisions, snapshot)[rows]
-    fitted = fit_win_curve(usd, labels.won[rows], key, X_EXCHANGES * MEDIA_SLOTS, PRIOR)
+    price = labels.price[rows] * usd / decisions["bid_cpm_micros"][rows]
+    fitted = fit_win_curve(usd, labels.won[rows], price, key, X_EXCHANGES * MEDIA_SLOTS, PRIOR)
     return fitted.reshape(X_EXCHANGES, MEDIA_SLOTS, 2)
 
 

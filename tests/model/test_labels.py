@@ -20,12 +20,14 @@ def decisions(n: int, **columns: Any) -> dict[str, Any]:
         "time_ms": np.full(n, NOW),
         "exchange": np.zeros(n, np.uint16),
         "flags": np.zeros(n, np.uint8),
+        "at": np.ones(n, np.uint8),
         **columns,
     }
 
 
-def outcomes(*rows: tuple[int, int], time_ms: int = NOW) -> dict[str, Any]:
+def outcomes(*rows: tuple[int, int], time_ms: int = NOW, price: int = 0) -> dict[str, Any]:
     return {
+        "price_micros": np.full(len(rows), price, np.int64),
         "bid_id": np.array([bid for bid, _ in rows], np.uint64),
         "kind": np.array([kind for _, kind in rows], np.uint8),
         "time_ms": np.full(len(rows), time_ms),
@@ -93,6 +95,14 @@ def test_silence_is_a_loss_only_after_a_while() -> None:
     labels = join_labels(given, outcomes((3, LOSS), (4, WIN)))
     assert labels.settled.tolist() == [True, False, True, True]
     assert labels.won.tolist() == [False, False, False, True]
+
+
+def test_losses_and_second_price_wins_tell_the_price_to_win() -> None:
+    given = decisions(4, at=np.array([1, 1, 2, 2], np.uint8))
+    labels = join_labels(given, outcomes((1, LOSS), (2, WIN), (3, WIN), (4, LOSS), (9, LOSS), price=700))
+    np.testing.assert_array_equal(labels.price, [700, np.nan, 700, 700])
+    silent = join_labels(given, outcomes((1, LOSS), (3, WIN)))
+    assert np.isnan(silent.price).all()
 
 
 @pytest.mark.parametrize("n", [0, 3])
