@@ -153,6 +153,8 @@ def decode_kernel(
                 status = np.int64(c.E_TRUNCATED)
         if status == c.OK:
             status = finish(text, work, imps)
+            for row in range(marks[0], at(work, r.W_IMPS)):
+                put(imps, row * c.I_WIDTH + c.I_REQ, i)
         if status == c.OK and at(work, r.W_NATIVES) > 0:
             base = next_native(work, imps, marks[0] * c.I_WIDTH)
             while base >= 0 and status == c.OK:
