@@ -52,6 +52,25 @@ def merge(base: Any, change: Any) -> Any:
     return out
 
 
+def shaped(scenario: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """The scenario's catalog with the short cuts of the README put where they belong."""
+    catalog = copy.deepcopy(scenario["catalog"])
+    advertiser = catalog["advertisers"][0]
+    base_item = advertiser["campaigns"][0]["line_items"][0]
+    item = merge(base_item, change.get("line_item", {}))
+    if "creative" in change:
+        item["creatives"] = [merge(item["creatives"][0], change["creative"])]
+    if "creatives" in change:
+        item["creatives"] = change["creatives"]
+    more = [merge(base_item, other) for other in change.get("more_line_items", [])]
+    advertiser["campaigns"][0]["line_items"] = [item, *more]
+    catalog["advertisers"][0] = merge(advertiser, change.get("advertiser", {}))
+    return catalog
+
+
+SHORT_CUTS = ("line_item", "creative", "creatives", "more_line_items", "advertiser")
+
+
 class Stage:
     """One engine for all scenarios; each brings its own snapshot and people."""
 
@@ -86,7 +105,10 @@ class Stage:
                     record["segments"][0] = sorted(value) + [0] * (MAX_SEGMENTS - len(value))
                 else:
                     record[name] = value
-            keys = [identity_key(KINDS[kind], text, self.pepper, 1) for kind, text in person["ids"].items()]
+            keys = [
+                identity_key(KINDS[kind], text, self.pepper, 1 if kind == "buyeruid" else 0)
+                for kind, text in person["ids"].items()
+            ]
             with LmdbWriter(profiles_path(root)) as writer:
                 writer.write(record, np.frombuffer(b"".join(keys), np.uint8).reshape(1, len(keys), 16))
         return Config(data_dir=str(root))
@@ -152,7 +174,10 @@ def check_bids(response: dict[str, Any], expected: dict[str, Any], names: dict[s
 @pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_scenario(file: Path, stage: Stage) -> None:
     change = yaml.safe_load(file.read_text())
-    scenario = merge(BASE, {k: v for k, v in change.items() if k not in ("person", "expect", "why", "wire")})
+    scenario = merge(
+        BASE, {k: v for k, v in change.items() if k not in ("person", "expect", "why", "wire", *SHORT_CUTS)}
+    )
+    scenario["catalog"] = shaped(scenario, change)
     scenario["person"] = None if change.get("person", 0) is None else merge(BASE["person"], change.get("person", {}))
     expected = change["expect"]
     engine = stage.engine(scenario)
