@@ -1,0 +1,146 @@
+"""The gRPC front of production: HTTP/2 and gRPC in Rust (pygrpc-native), calls reach us as a list of events.
+
+One thread takes what has arrived, decides it, answers. The exchange of a call is its ``authorization`` metadata. The
+front itself has no drain: `run` becomes unready, serves until quiet and then closes, so that whoever still calls gets
+UNAVAILABLE, which clients may retry, and connects to another worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pygrpc_native import EVENT_CALL, NativeGrpcFront
+
+from dsp.base.config import BidderConfig
+from dsp.base.metrics import OUTCOMES, SHED_REASONS, Metrics
+from dsp.bidder.answer import BAD, BID, NO_BID
+from dsp.ingress.decider import Decider, poll
+from dsp.ingress.grpc_side import BID as BID_METHOD
+from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVICE, SERVING, SideServer, service_asked
+from dsp.openrtb.columns import FMT_PROTOBUF
+from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
+
+log = logging.getLogger(__name__)
+
+INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAUTHENTICATED = 3, 5, 8, 13, 16
+WAIT_MS = 20  # for calls, before looking at the clock again
+QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
+NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
+
+Call = tuple[int, bytes, int, int]  # id, body, exchange, arrived_ns
+
+
+class GrpcNativeFront:
+    """See the module. One front has one engine; `run` blocks its thread until it has drained."""
+
+    def __init__(self, engine: Decider, config: BidderConfig, metrics: Metrics) -> None:
+        self.engine = engine
+        self.draining = False
+        self._config = config
+        self._max_batch = min(config.max_batch, MAX_BATCH)
+        self._waiting: deque[Call] = deque()  # at most queue_limit
+        self._last_ns = time.monotonic_ns()
+        self._requests = metrics.counter("dsp_bid_requests_total")
+        self._shed = metrics.counter("dsp_shed_total")
+        self._failures = metrics.counter("dsp_engine_errors_total")
+        self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
+        self._front = NativeGrpcFront(
+            f"{config.grpc_host}:{config.grpc_port}",
+            [(BID_METHOD, False), (HEALTH_CHECK, False)],
+            io_threads=1,
+            client_key_metadata="authorization",
+            reuse_port=True,
+        )
+        self._side = SideServer()
+        self._front.set_fallback(self._side.path)
+        self._front.start()
+        self.port: int = self._front.bound_port
+
+    def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stopping()``, then until quiet or for ``drain_s``. ``idle`` is called between batches."""
+        polled_ns, poll_ns = time.monotonic_ns(), int(self._config.snapshot_poll_s * 1e9)
+        drained_ns = 0
+        while True:
+            self._receive()
+            if self._waiting:
+                self._decide()
+            now_ns = time.monotonic_ns()
+            if now_ns - polled_ns > poll_ns:
+                polled_ns = now_ns
+                poll(self.engine)
+                idle()
+            if self.draining:
+                quiet = now_ns - max(self._last_ns, drained_ns) > QUIET_NS and not self._waiting
+                if quiet or now_ns - drained_ns > self._config.drain_s * 1e9:
+                    break
+            elif stopping():
+                drained_ns = now_ns
+                self.draining = True
+                self._side.drain()
+        self._front.close()
+        self._side.close()
+
+    def _receive(self) -> None:
+        """Take every call there is: all get their time of arrival, and what exceeds the queue is shed."""
+        limit = self._config.queue_limit
+        events = self._front.recv_batch(limit, 0 if self._waiting else WAIT_MS)
+        if not events:
+            return
+        now_ns = time.monotonic_ns()
+        self._last_ns = now_ns
+        front, waiting, exchange_of = self._front, self._waiting, self.engine.exchange_of_token
+        for kind, call, method, body, key in events:
+            if kind != EVENT_CALL:
+                continue  # cancelled: answering it does no harm
+            assert body is not None
+            if method != 0:
+                self._health(call, body)
+                continue
+            exchange = exchange_of(key) if key else -1
+            if exchange < 0:
+                front.fail(call, UNAUTHENTICATED, NO_TOKEN)
+                self._requests[0, OUTCOMES.index("unauthorized")] += 1
+            elif len(body) > MAX_BODY_BYTES:
+                front.fail(call, RESOURCE_EXHAUSTED, f"message larger than {MAX_BODY_BYTES} bytes")
+                self._requests[exchange, OUTCOMES.index("too_large")] += 1
+            elif len(waiting) >= limit:
+                front.fail(call, RESOURCE_EXHAUSTED, "more calls are waiting than this worker's queue_limit")
+                self._shed[SHED_REASONS.index("queue")] += 1
+                self._requests[exchange, OUTCOMES.index("shed")] += 1
+            else:
+                waiting.append((call, body, exchange, now_ns))
+
+    def _decide(self) -> None:
+        waiting = self._waiting
+        batch = [waiting.popleft() for _ in range(min(self._max_batch, len(waiting)))]
+        self._depth[0] = len(waiting)
+        front = self._front
+        try:
+            answers = self.engine.decide(
+                [call[1] for call in batch],
+                [FMT_PROTOBUF] * len(batch),
+                [call[2] for call in batch],
+                [call[3] for call in batch],
+                True,
+            )
+        except Exception:  # the bidder fails towards no-bid; an empty BidResponse is one
+            log.exception("the engine failed on a batch of %d", len(batch))
+            self._failures[0] += 1
+            answers = [(NO_BID, b"")] * len(batch)
+        for (call, _, _, _), (kind, payload) in zip(batch, answers, strict=False):
+            if kind in (BID, NO_BID):
+                front.respond(call, payload)
+            else:
+                code = INVALID_ARGUMENT if kind == BAD else RESOURCE_EXHAUSTED
+                front.fail(call, code, payload.decode("utf-8", "replace"))
+
+    def _health(self, call: int, request: bytes) -> None:
+        """grpc.health.v1.Health/Check, answered by the thread whose health is asked."""
+        service = service_asked(request)
+        if service in ("", SERVICE):
+            self._front.respond(call, NOT_SERVING if self.draining else SERVING)
+        else:
+            self._front.fail(call, NOT_FOUND, f"no service named {service}")
