@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,25 +38,29 @@ WEIGHTS: dict[str, dict[str, float]] = {
 """Log-odds per unit of a feature."""
 
 
-def prior_network() -> Network:
-    """The priors as a linear network."""
+def prior_network(rates: Mapping[str, float] = RATES) -> Network:
+    """The priors as a linear network; ``rates`` per head in place of `RATES`."""
     linear = np.zeros((F, len(HEADS)))
     bias = np.zeros(len(HEADS))
     for h, head in enumerate(HEADS):
-        bias[h] = math.log(RATES[head] / (1.0 - RATES[head]))
+        bias[h] = math.log(rates[head] / (1.0 - rates[head]))
         for feature, weight in WEIGHTS[head].items():
             linear[FEATURES.index(feature), h] = weight
     return Network.from_linear(linear, bias)
 
 
-def bootstrap_model(config: Config) -> Path:
-    """The current model's directory; where there is none, the prior model is written and made current first."""
+def bootstrap_model(config: Config, rates: Mapping[str, float] = RATES) -> Path:
+    """The current model's directory; where there is none, the prior model is written and made current first.
+
+    ``rates`` are the priors of a market known to differ (a demonstration world in which everything happens faster): a
+    prior far too low never wins the impressions that would correct it.
+    """
     current = current_dir(config)
     if current is not None:
         return current
 
     def write(directory: Path, version: int) -> None:
-        directory.joinpath(MODEL_FILE).write_bytes(to_onnx(prior_network(), "prior"))
+        directory.joinpath(MODEL_FILE).write_bytes(to_onnx(prior_network(rates), "prior"))
         save_curves(directory, prior_curves())
         created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         Manifest(version, f"prior-{version:06d}", "bootstrap", created, SPEC_HASH, FEATURES, HEADS).save(directory)

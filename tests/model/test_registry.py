@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dsp.base.config import Config
-from dsp.model.bootstrap import bootstrap_model
+from dsp.model.bootstrap import RATES, bootstrap_model
+from dsp.model.features import F
 from dsp.model.registry import ModelError, current_dir, make_current, save_version, version_dir, versions
+from dsp.model.score import Scorer
 
 
 def write(directory: Path, version: int) -> None:
@@ -71,3 +74,9 @@ def test_bootstrap_writes_once_and_then_leaves_what_serves(config: Config) -> No
     second = save_version(config, write)
     make_current(config, second)
     assert bootstrap_model(config) == second
+
+
+def test_bootstrap_takes_the_rates_of_a_market_known_to_differ(config: Config) -> None:
+    path = bootstrap_model(config, {**RATES, "click": 0.02})
+    p = Scorer.load(path).score(np.zeros((1, F), np.float32))[0]
+    np.testing.assert_allclose(p[:2], [0.02, RATES["apply"]], rtol=1e-5)
