@@ -315,7 +315,8 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
         # what follows a value: close what ends here, up to the next key or element
         while True:
             if depth == 0:
-                p = skip_space(text, p)
+                if p != stop:  # a slice of a document ends here, whatever follows it
+                    p = skip_space(text, p)
                 return c.OK if p == stop else fail(work, c.E_SYNTAX, p, 0, 0)
             p = skip_space(text, p)
             ch = peek(text, p)
