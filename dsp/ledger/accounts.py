@@ -28,6 +28,13 @@ class Account:
         self.lines: dict[int, Line] = {}
         self.waiting: dict[Slot, None] = {}  # slots that want more than this account has left
 
+    def post(self, period: int, micros: int) -> None:
+        """Cost of a period."""
+        posted = self.posted
+        posted[ALL_TIME] = posted.get(ALL_TIME, 0) + micros
+        if period != ALL_TIME:
+            posted[period] = posted.get(period, 0) + micros
+
     def headroom(self, period: int) -> int:
         """What may still be granted, micros; negative after a cut or late wins."""
         posted, outstanding = self.posted, self.outstanding

@@ -146,9 +146,11 @@ class Books:
     def adopt(self, plan: Plan, time_ms: int) -> None:
         """Take the budgets of a snapshot."""
         for line, ancestors in self.granting.adopt(plan, time_ms):
-            for period, micros in list(line.chain[0].posted.items()):
+            by_period = dict(line.chain[0].posted)
+            by_period[ALL_TIME] = 2 * by_period.get(ALL_TIME, 0) - sum(by_period.values())  # what is of no period
+            for period, micros in by_period.items():
                 for account in ancestors:
-                    account.posted[period] = account.posted.get(period, 0) + micros
+                    account.post(period, micros)
                     self._book(account.kind, account.ref, period, line.currency, debit=micros)
 
     def tick(self, mono_ns: int, time_ms: int) -> None:
@@ -243,15 +245,12 @@ class Books:
                 self.counts["wins_after_loss"] += 1
         self.counts["late_wins"] += charge.late
         for account in line.chain:
-            for period in (ALL_TIME, ticket.period):
-                account.posted[period] = account.posted.get(period, 0) + charge.posted
-                self._book(account.kind, account.ref, period, line.currency, debit=charge.posted)
-                if period == ticket.period == ALL_TIME:
-                    break
-        self._book(PAYABLE, ticket.exchange, ALL_TIME, line.currency, credit=charge.posted + charge.excess)
+            account.post(ticket.period, charge.posted)
+            self._book(account.kind, account.ref, ticket.period, line.currency, debit=charge.posted)
+        self._book(PAYABLE, ticket.exchange, ticket.period, line.currency, credit=charge.posted + charge.excess)
         if charge.excess:
             self.counts["disputed"] += 1
-            self._book(DISPUTE, ticket.exchange, ALL_TIME, line.currency, debit=charge.excess)
+            self._book(DISPUTE, ticket.exchange, ticket.period, line.currency, debit=charge.excess)
         self._tally(line.id, charge.notice.kind, 0, 0, charge.posted, 0.0)
 
     def _book(self, kind: int, ref: int, period: int, currency: str, *, debit: int = 0, credit: int = 0) -> None:
@@ -279,8 +278,7 @@ class Books:
         for row in journal.read(BALANCES):
             self._balances[row.kind, row.ref, row.period, row.currency] = [row.debit_micros, row.credit_micros]
             if row.kind in {LINE_ITEM, CAMPAIGN, ADVERTISER}:
-                posted = granting.account(row.kind, row.ref).posted
-                posted[row.period] = posted.get(row.period, 0) + row.debit_micros
+                granting.account(row.kind, row.ref).post(row.period, row.debit_micros)
         for row in journal.read(TALLIES):
             self.tallies[row.line_item, row.kind] = [row.n, row.charge_micros, row.posted_micros, row.value]
         self._load_leases(mono_ns + int(config.lease_s * 1e9))
@@ -330,8 +328,8 @@ class Books:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def balance(self, kind: int, ref: int, period: int = ALL_TIME) -> int:
-        """Debits less credits of an account over all currencies (an account has one), micros."""
-        rows = (v for (k, r, p, _), v in self._balances.items() if (k, r, p) == (kind, ref, period))
+        """Debits less credits of an account in a period, over all currencies (an account has one), micros."""
+        rows = (v for (k, r, p, _), v in self._balances.items() if (k, r) == (kind, ref) and period in {ALL_TIME, p})
         return sum(debit - credit for debit, credit in rows)
 
     def spend(self, line_item: int, period: int = ALL_TIME) -> int:
@@ -356,7 +354,7 @@ class Books:
                     raise BrokenInvariantError(
                         f"{account.kind}/{account.ref}: outstanding {micros} is not its slots' sum"
                     )
-        debits = sum(v[0] for k, v in self._balances.items() if k[0] in {LINE_ITEM, DISPUTE} and k[2] == ALL_TIME)
+        debits = sum(v[0] for k, v in self._balances.items() if k[0] in {LINE_ITEM, DISPUTE})
         credits = sum(v[1] for k, v in self._balances.items() if k[0] == PAYABLE)
         if debits != credits:
             raise BrokenInvariantError(f"debits {debits} are not credits {credits}")

@@ -73,8 +73,9 @@ def read_notice(signer: Signer, path: str, token: str, query: Mapping[str, str],
             raise RefusedError(400, "stage", f"e={query.get('e', '')[:40]!r} is none of {', '.join(CONVERSIONS)}")
     check_age(ticket, kind, time_ms / 1000)
     if kind in {WIN, BILLING}:
-        price = parse_price(query.get("p"), ticket)
-        if price != UNFILLED and _other_currency(query.get("c"), ticket):
+        foreign = _other_currency(query.get("c"), ticket)
+        price = parse_price(query.get("p"), ticket, bounded=not foreign)
+        if foreign:
             price = UNFILLED  # no rate for it: the bid price is the most we can owe
         return Notice(kind, ticket, time_ms, price)
     if kind == LOSS:
@@ -112,7 +113,7 @@ def check_age(ticket: Ticket, kind: int, now_s: float) -> None:
         raise RefusedError(400, "future", "the bid is of the future: check the clocks")
 
 
-def parse_price(text: str | None, ticket: Ticket) -> int:
+def parse_price(text: str | None, ticket: Ticket, *, bounded: bool = True) -> int:
     """A price parameter as CPM micros; a macro left as it is, or nothing, is `UNFILLED`. Raises `RefusedError`."""
     if text is None or not text or text.startswith("${") or text.startswith("%24%7B"):
         return UNFILLED
@@ -122,7 +123,7 @@ def parse_price(text: str | None, ticket: Ticket) -> int:
         price = -1
     if price < 0:
         raise RefusedError(400, "price", f"p={text[:40]!r} is not a price: a decimal CPM, 0 or more")
-    if price > ABSURD_TIMES_BID * max(ticket.bid_cpm_micros, 1_000_000):
+    if bounded and price > ABSURD_TIMES_BID * max(ticket.bid_cpm_micros, 1_000_000):
         raise RefusedError(400, "absurd_price", f"p={text[:40]!r} is more than {ABSURD_TIMES_BID} times the bid")
     return price
 

@@ -98,7 +98,7 @@ BALANCES = Table(
     METADATA,
     Column("kind", SmallInteger, primary_key=True, autoincrement=False),  # accounts.ACCOUNT_KINDS
     Column("ref", BigInteger, primary_key=True, autoincrement=False),  # line item, campaign, advertiser, exchange
-    Column("period", Integer, primary_key=True, autoincrement=False),  # 0: all time
+    Column("period", Integer, primary_key=True, autoincrement=False),
     Column("currency", String(3), primary_key=True),
     Column("debit_micros", Money, nullable=False),
     Column("credit_micros", Money, nullable=False),

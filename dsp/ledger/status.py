@@ -45,8 +45,8 @@ def totals(books: Books) -> dict[str, Any]:
 
 def _by_ref(books: Books, kind: int) -> dict[int, int]:
     found: dict[int, int] = {}
-    for (of_kind, ref, period, _), (debit, credit) in books.balances().items():
-        if of_kind == kind and period == ALL_TIME:
+    for (of_kind, ref, _, _), (debit, credit) in books.balances().items():
+        if of_kind == kind:
             found[ref] = found.get(ref, 0) + debit - credit
     return found
 
