@@ -196,7 +196,7 @@ def faults(case: BadCase, reply: Reply) -> list[str]:
 
 
 def mixed_batches(load: GrpcLoad | HttpLoad, good_share: float, seconds: float) -> tuple[list[str], int]:
-    """Good and bad requests together, many in flight: every good one is answered. What went wrong; how many were sent."""
+    """Good and bad requests together, many in flight: every good one is answered. What went wrong, how many sent."""
     window = load.closed_loop(48, seconds)
     good = sum(window.statuses.get(status, 0) for status in (0, *ANSWERED))
     wrong = [
