@@ -70,6 +70,12 @@ def segment_of(value: Any) -> tuple[int, str]:
     return number, demographic
 
 
+def _pays(offer: types.Offer) -> bool:
+    """Whether some stage of an offer is worth something; amounts that are wrong are told of elsewhere."""
+    amounts = (offer.margin, *msgspec.structs.astuple(offer.payouts))
+    return any(str(amount) not in ("0", "0.0", "-0.0") for amount in amounts)
+
+
 class _Checker:
     def __init__(self, known: Known) -> None:
         self.problems: list[Problem] = []
@@ -286,10 +292,7 @@ class _Checker:
             self.say((*at, "offer"), f"unknown offer {item.offer!r}; write one of {names}")
         elif offer.currency and offer.currency != advertiser.currency:
             self.say((*at, "offer"), f"is in {offer.currency}, the advertiser in {advertiser.currency}")
-        elif item.strategy == "value" and not any(
-            float(v or 0) > 0
-            for v in (offer.margin, *(getattr(offer.payouts, s) for s in offer.payouts.__struct_fields__))
-        ):
+        elif item.strategy == "value" and not _pays(offer):
             self.say(
                 (*at, "offer"), f"{item.offer!r} has no margin and no payout: at strategy value it would never bid"
             )
