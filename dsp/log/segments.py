@@ -33,9 +33,9 @@ class _Chunk:
     """Preallocated columns of ``capacity`` rows; ``rows`` of them filled, ``written`` of those on disk."""
 
     def __init__(self, fields: Mapping[str, tuple[str, int]], capacity: int) -> None:
-        self.columns = [
-            np.zeros((capacity, width) if width else capacity, dtype) for dtype, width in fields.values()
-        ]  # fmt: skip
+        self.columns = {
+            name: np.zeros((capacity, width) if width else capacity, dtype) for name, (dtype, width) in fields.items()
+        }
         self.rows = 0
         self.written = 0
 
@@ -93,10 +93,10 @@ class SegmentWriter:
             chunk = self._chunk = self._free.popleft()
             start = 0
             self._wake.set()
-        end = start + n
-        for target, name in zip(chunk.columns, self.fields, strict=True):
-            target[start:end] = columns[name]
-        chunk.rows = end  # publishes
+        where = slice(start, start + n)
+        for name, target in chunk.columns.items():
+            target[where] = columns[name]
+        chunk.rows = start + n  # publishes
         self.rows += n
 
     def flush(self) -> None:
@@ -148,7 +148,7 @@ class SegmentWriter:
         try:
             if self._file is None:
                 self._file = self._new_segment()
-            self._file.write([column[start:end] for column in chunk.columns])
+            self._file.write([column[start:end] for column in chunk.columns.values()])
         except (OSError, pa.ArrowException):
             self.errors += 1
             self.dropped += end - start
