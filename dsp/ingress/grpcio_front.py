@@ -1,7 +1,8 @@
 """The gRPC front on grpcio's own server: the reference the native front is tested against (bidder.grpc_front: grpcio).
 
 Handlers run in a thread pool; each leaves its call with the one engine thread and waits. The engine thread takes
-whatever is there, as every front does. Long-lived connections are ended after ``connection_max_age_s``.
+whatever is there, as every front does. Long-lived connections are ended after ``connection_max_age_s``. When draining,
+grpcio itself loses a call that races with its ``stop()``: that call ends as CANCELLED instead of UNAVAILABLE.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
@@ -75,8 +76,23 @@ class FakeEngine:
         self.closed = True
 
 
-def open_engine(config: Config, metrics: Metrics, worker: str) -> FakeEngine:
-    """What a worker process is given to open; leaves a trace of having run."""
+class CountingEngine(FakeEngine):
+    """Counts its answers as the real engine does."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._requests = metrics.counter("dsp_bid_requests_total")
+        metrics.name_labels("exchange", list(EXCHANGES))
+
+    def decide(self, *args: Any) -> list[Answer]:
+        answers = super().decide(*args)
+        for (kind, _), exchange in zip(answers, args[2], strict=True):
+            self._requests[exchange, kind] += 1
+        return answers
+
+
+def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> CountingEngine:
+    """What a worker process is given to open."""
+    assert not stopping()
     metrics.gauge("dsp_snapshot_version")[0] = 1
-    Path(config.data_dir, f"opened-{worker}").touch()
-    return FakeEngine()
+    return CountingEngine(metrics)
