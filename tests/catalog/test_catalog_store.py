@@ -1,0 +1,162 @@
+"""The catalog in SQL: amounts to the micro, ids that stay, one revision per change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from catalog_file import GOOD, edited
+
+from dsp.catalog.layout import NO_LIMIT_MICROS
+from dsp.catalog.records import FOREVER_S
+from dsp.catalog.source import CatalogError
+from dsp.catalog.store import apply_file, budgets, current_revision, load_catalog, open_catalog, set_status
+
+
+@pytest.fixture
+def engine(tmp_path):
+    engine = open_catalog(tmp_path / "deep" / "catalog.db")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def put(engine, tmp_path):
+    def apply(text: str = GOOD, **options: bool) -> int:
+        (tmp_path / "c.yaml").write_text(text)
+        return apply_file(engine, tmp_path / "c.yaml", **options)
+
+    return apply
+
+
+def new_york(*when: int) -> int:
+    return int(datetime(*when, tzinfo=ZoneInfo("America/New_York")).timestamp())
+
+
+def test_a_file_comes_back_resolved(engine, put):
+    assert put() == 1
+    catalog = load_catalog(engine)
+    assert catalog.revision == 1
+    assert {c.code: c.usd for c in catalog.currencies} == {"USD": 1.0, "EUR": 1.08}
+    assert [(x.id, x.name, x.auction, x.currency) for x in catalog.exchanges] == [
+        (1, "alpha", "first", "USD"), (2, "beta", "second", "EUR"),
+    ]  # fmt: skip
+    assert [(s.number, s.name, s.demographic) for s in catalog.segments] == [(7, "rich", ""), (8, "women", "gender")]
+    assert [(d.id, d.exchange_id, d.floor_micros) for d in catalog.deals] == [("deal-1", 1, 2_500_000)]
+    (advertiser,) = catalog.advertisers
+    assert advertiser.domains == ("bank.example",)
+    assert advertiser.total_micros == NO_LIMIT_MICROS
+    (campaign,) = catalog.campaigns
+    assert (campaign.total_micros, campaign.daily_micros) == (1_000_100_000, 100_000_000)
+    assert (campaign.start_s, campaign.end_s) == (new_york(2026, 3, 1), new_york(2026, 4, 1))
+    loans, savings = catalog.line_items
+    assert loans.max_bid_micros == 4_255_000
+    assert (loans.total_micros, loans.daily_micros) == (500_000_000, NO_LIMIT_MICROS)
+    assert (loans.start_s, loans.end_s) == (0, FOREVER_S)
+    assert loans.credit
+    assert loans.targeting.geo.include == ("USA/CA",)
+    assert loans.targeting.daypart == {"mon-fri": "8-22"}
+    assert (loans.timezone, loans.language) == ("America/New_York", "en")
+    assert not savings.credit
+    assert savings.deal_only
+    assert savings.start_s == new_york(2026, 3, 10, 8)
+    assert [(c.name, c.w, c.h, c.spec.image) for c in catalog.creatives[:2]] == [
+        ("Box 300x250", 300, 250, "https://cdn.bank.example/300x250.png"),
+        ("Box 320x50", 320, 50, "https://cdn.bank.example/320x50.png"),
+    ]
+    assert catalog.creatives[2].spec.duration_s == 15
+    assert all(c.spec.language == "en" for c in catalog.creatives)
+
+
+def test_applying_a_file_again_changes_nothing_but_the_revision(engine, put):
+    put()
+    before = load_catalog(engine)
+    assert put() == 2
+    after = load_catalog(engine)
+    after.revision = 1
+    assert after == before
+
+
+def test_ids_stay_when_things_change(engine, put):
+    put()
+    before = load_catalog(engine)
+    put(
+        edited(
+            ("max_bid_cpm: 4.255", "max_bid_cpm: 5"), ("margin: 20.5", "margin: 21"), ("[300x250, 320x50]", "[320x50]")
+        )
+    )
+    after = load_catalog(engine)
+    assert [li.id for li in after.line_items] == [li.id for li in before.line_items]
+    assert after.line_items[0].max_bid_micros == 5_000_000
+    assert after.offers[0].margin == 21
+    assert after.offers[0].id == before.offers[0].id
+    kept = {c.name: c.id for c in after.creatives}
+    assert "Box 300x250" not in kept  # archived
+    put()
+    again = {c.name: c.id for c in load_catalog(engine).creatives}
+    assert again == {c.name: c.id for c in before.creatives}  # and back, as who it was
+
+
+def test_a_partial_file_leaves_the_rest_alone(engine, put):
+    put()
+    other = "{name: Other, seat: s2, domain: [o.example], category: [IAB3], currency: EUR, timezone: UTC}"
+    put(f"advertisers:\n  - {other}\n")
+    catalog = load_catalog(engine)
+    assert [a.name for a in catalog.advertisers] == ["Bank", "Other"]
+    assert [li.status for li in catalog.line_items] == ["active", "active"]
+
+
+def test_pruning_archives_the_line_items_that_are_not_named(engine, put):
+    put()
+    put(GOOD.split("          - name: Savings")[0], prune=True)
+    assert [(li.name, li.status) for li in load_catalog(engine).line_items] == [
+        ("Loans", "active"),
+        ("Savings", "archived"),
+    ]
+    put()
+    assert [li.status for li in load_catalog(engine).line_items] == ["active", "active"]
+
+
+def test_the_currency_of_an_advertiser_is_for_life(put):
+    put()
+    with pytest.raises(CatalogError, match=r"advertisers\[0\]\.currency: was USD before"):
+        put(edited(("currency: USD\n    timezone", "currency: EUR\n    timezone")))
+
+
+def test_status_changes_raise_the_revision(engine, put):
+    put()
+    item = load_catalog(engine).line_items[0].id
+    assert set_status(engine, item, "paused") == 2
+    assert load_catalog(engine).line_items[0].status == "paused"
+    for wrong in ((999, "paused"), (item, "asleep")):
+        with pytest.raises(CatalogError):
+            set_status(engine, *wrong)
+    assert current_revision(engine) == 2
+
+
+def test_budgets_are_given_for_the_ledger(engine, put):
+    put()
+    start, end = 0, FOREVER_S
+    no = NO_LIMIT_MICROS
+    assert budgets(engine) == [
+        (1, 1, 1, "USD", 500_000_000, no, 1_000_100_000, 100_000_000, "America/New_York", start, end),
+        (2, 1, 1, "USD", no, no, 1_000_100_000, 100_000_000, "America/New_York", new_york(2026, 3, 10, 8), end),
+    ]
+
+
+def test_a_database_is_opened_again_as_it_is(tmp_path, engine, put):
+    put()
+    again = open_catalog(f"sqlite:///{tmp_path / 'deep' / 'catalog.db'}")
+    assert current_revision(again) == 1
+    assert load_catalog(again) == load_catalog(engine)
+    again.dispose()
+
+
+def test_a_reader_sees_one_revision_while_a_file_is_applied(engine, put):
+    put()
+    with engine.begin() as reader:
+        before = reader.exec_driver_sql("select max_bid_micros from line_item where id = 1").scalar()
+        put(edited(("max_bid_cpm: 4.255", "max_bid_cpm: 5")))
+        assert reader.exec_driver_sql("select max_bid_micros from line_item where id = 1").scalar() == before
+    assert load_catalog(engine).line_items[0].max_bid_micros == 5_000_000
