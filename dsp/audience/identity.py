@@ -90,8 +90,8 @@ def _fold(c: np.uint8) -> np.uint8:
 
 
 @nb.njit(cache=True, nogil=True)
-def refused(text: U8, off: int, length: int, nobody: U8, nobody_len: I64) -> bool:
-    """Whether ``text[off:off+length]`` is no one's identifier: empty, too long, all zeros, or one of ``nobody``."""
+def refused(text: U8, off: int, length: int) -> bool:
+    """Whether ``text[off:off+length]`` is no one's identifier: empty, too long, all zeros, or in NOBODY."""
     if length <= 0 or length > MAX_ID_BYTES:
         return True
     zeros = True
@@ -101,12 +101,12 @@ def refused(text: U8, off: int, length: int, nobody: U8, nobody_len: I64) -> boo
             break
     if zeros:
         return True
-    for row in range(nobody_len.shape[0]):
-        if nobody_len[row] != length:
+    for row in range(_NOBODY_LEN.shape[0]):
+        if _NOBODY_LEN[row] != length:
             continue
         same = True
         for j in range(length):
-            if _fold(text[off + j]) != nobody[row, j]:
+            if _fold(text[off + j]) != _NOBODY[row, j]:
                 same = False
                 break
         if same:
@@ -140,8 +140,6 @@ def identity_keys(
     mask: int,
     out_keys: U8,
     wanted: I64,
-    nobody: U8 = _NOBODY,
-    nobody_len: I64 = _NOBODY_LEN,
 ) -> None:
     """Fill the first up to K keys of each of ``n`` requests, by match priority.
 
@@ -173,7 +171,7 @@ def identity_keys(
                         if exchange < 0 or exchange >= scopes.shape[0]:
                             continue
                         scope = scopes[exchange]
-                    if not refused(text, off, length, nobody, nobody_len):
+                    if not refused(text, off, length):
                         _put_key(kind, scope, text, off, length, pepper, scratch, out_keys[first + count])
                         wanted[first + count] = 1
                         count += 1
@@ -183,12 +181,12 @@ def identity_keys(
 
 
 @nb.njit(cache=True, nogil=True)
-def _keys_of_texts(kind: int, scope: int, text: U8, starts: I64, pepper: U64, out: U8, nobody: U8, lens: I64) -> None:
+def _keys_of_texts(kind: int, scope: int, text: U8, starts: I64, pepper: U64, out: U8) -> None:
     """The keys of ``text[starts[j]:starts[j+1]]``; refused ones stay zero."""
     scratch = np.empty(HEADER_BYTES + MAX_ID_BYTES, np.uint8)
     for j in range(starts.shape[0] - 1):
         off, length = starts[j], starts[j + 1] - starts[j]
-        if refused(text, off, length, nobody, lens):
+        if refused(text, off, length):
             out[j] = np.uint8(0)
         else:
             _put_key(kind, scope, text, off, length, pepper, scratch, out[j])
@@ -197,7 +195,7 @@ def _keys_of_texts(kind: int, scope: int, text: U8, starts: I64, pepper: U64, ou
 def identity_keys_packed(kind: int, text: U8, starts: I64, pepper: U64, exchange: int = 0) -> U8:
     """Keys uint8[n, 16] of ``text[starts[j]:starts[j+1]]``, ``starts`` int64[n + 1]; see `identity_key_many`."""
     out = np.zeros((len(starts) - 1, KEY_BYTES), np.uint8)
-    _keys_of_texts(kind, np.int64(exchange), text, starts, pepper, out, _NOBODY, _NOBODY_LEN)
+    _keys_of_texts(kind, np.int64(exchange), text, starts, pepper, out)
     return out
 
 

@@ -1,7 +1,8 @@
 """What is known of a person: one fixed record of 128 bytes, version 1.
 
-Fixed layout, so that a read is one copy and kernels address bytes: ``PROFILE`` is the NumPy dtype, the ``P_*`` constants
-its byte offsets for kernels over uint8[n, PROFILE_BYTES]. Unknown is 0 in bands and 255 in scores, never a guess.
+Fixed layout, so that a read is one copy and kernels address bytes: ``PROFILE`` is the NumPy dtype, the ``P_*``
+constants its byte offsets for kernels over uint8[n, PROFILE_BYTES]. Unknown is 0 in bands and 255 in scores, never a
+guess.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def _sextets() -> npt.NDArray[np.int8]:
 _SEXTETS = _sextets()
 
 
-@nb.njit(cache=True, nogil=True)
+# One signature: left to itself numba compiles a copy for every literal position it is called with.
+@nb.njit(nb.int64(nb.types.Array(nb.uint8, 1, "C", readonly=True), *[nb.int64] * 4), cache=True, nogil=True)
 def read_bits(text: U8, off: int, end: int, at: int, count: int) -> int:
     """``count`` (≤ 36) bits from bit ``at`` of the base64url text in ``text[off:end]``; -1 past its end or alphabet."""
     value = 0
