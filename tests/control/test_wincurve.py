@@ -160,7 +160,7 @@ def test_shading_is_cheap_enough_to_do_per_candidate() -> None:
     _many(values, out)
     best = math.inf
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.thread_time()
         _many(values, out)
-        best = min(best, time.perf_counter() - start)
-    assert best / len(values) < 1e-6  # measured about 0.08 µs; loose, because machines share cores
+        best = min(best, time.thread_time() - start)
+    assert best / len(values) < 1e-6  # measured about 0.08 µs; CPU time, loose, because machines share cores

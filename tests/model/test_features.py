@@ -155,7 +155,7 @@ def test_a_row_costs_well_under_a_microsecond(inputs: Callable[..., Any]) -> Non
     out = given.rows()
     best = 1e9
     for _ in range(10):
-        start = time.perf_counter()
+        start = time.thread_time()
         build_features(out, 4_000, given.cand_imp, given.cand_li, given.ctx, given.profiles, given.li_i, given.li_v)
-        best = min(best, time.perf_counter() - start)
-    assert best / 4_000 < 1.5e-6  # measured 0.2 µs; loose, because machines share cores
+        best = min(best, time.thread_time() - start)
+    assert best / 4_000 < 1.5e-6  # measured 0.2 µs; CPU time, loose, because machines share cores
