@@ -234,10 +234,6 @@ for _d in DEFINITIONS:
 _LAYOUT = int.from_bytes(blake2b(repr((DEFINITIONS, _EDGES)).encode(), digest_size=7).digest(), "little")
 
 
-class MetricsError(Exception):
-    """A metrics file that this version cannot use."""
-
-
 class Metrics:
     """The metrics of one process. `create` maps its file, `memory` none (tests, tools)."""
 

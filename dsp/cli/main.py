@@ -1,0 +1,59 @@
+"""The `dsp` command: one small module per group of commands, all wiring."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsp.cli import audience, catalog, demo, roles, serve, train
+from dsp.cli.edge import print_json, remember_config
+
+app = typer.Typer(
+    name="dsp",
+    help="A real-time bidding engine that acquires customers for financial products.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.command("bidder")(roles.bidder)
+app.command("ledger")(roles.ledger)
+app.command("train")(train.train)
+app.add_typer(catalog.app, name="catalog")
+app.add_typer(audience.app, name="audience")
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; defaults without it.")] = None,
+) -> None:
+    """Options that every command has."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    remember_config(context, config)
+
+
+@app.command()
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Print the version."""
+    number = installed_version("dsp")
+    if as_json:
+        print_json({"version": number})
+    else:
+        print(number)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

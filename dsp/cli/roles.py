@@ -1,0 +1,25 @@
+"""`dsp bidder` and `dsp ledger`: one role in this process, as containers run it."""
+
+from __future__ import annotations
+
+import typer
+
+from dsp.cli.edge import config_of, refusing
+
+
+def bidder(context: typer.Context) -> None:
+    """Run the bidder: HTTP and gRPC workers, /metrics. SIGTERM drains, SIGHUP restarts workers one by one."""
+    config = config_of(context)
+    from dsp.ingress.supervisor import run_bidder
+
+    with refusing():
+        raise typer.Exit(run_bidder(config))
+
+
+def ledger(context: typer.Context) -> None:
+    """Run the ledger: budgets, notices, books."""
+    config = config_of(context)
+    from dsp.ledger.server import run_ledger
+
+    with refusing():
+        run_ledger(config)

@@ -1,0 +1,133 @@
+"""`dsp serve`: every role on this machine, on embedded defaults, under one data directory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dsp.base.config import Config
+from dsp.cli.edge import config_of, refusing, write_config
+
+TICK_S = 0.25  # also how soon a change of the catalog is published
+RESTART_S = 1.0
+PEOPLE = 100_000
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(
+    context: typer.Context,
+    example: Annotated[bool, typer.Option(help="Load the example into an empty data directory.")] = True,
+) -> None:
+    """Run ledger and bidder and publish the catalog when it changes, until SIGTERM or Ctrl-C."""
+    config = config_of(context)
+    from dsp.catalog.source import CatalogError
+    from dsp.model.registry import ModelError
+
+    with refusing(CatalogError, ModelError):
+        first_start(config, example)
+        Serving(config).run()
+
+
+def first_start(config: Config, example: bool) -> None:
+    """Make what is missing: catalog and people of the example, a published snapshot, a model."""
+    from dsp.catalog.publish import catalog_path, current_path, publish
+    from dsp.catalog.store import apply_file, open_catalog
+    from dsp.model.bootstrap import bootstrap_model
+    from dsp.model.registry import current_dir
+
+    if example and not catalog_path(config).exists():
+        import dsp.catalog
+        from dsp.market.people import People
+        from dsp.market.profiles import write_profiles
+
+        file = Path(dsp.catalog.__file__).parent / "example" / "catalog.yaml"
+        engine = open_catalog(catalog_path(config))
+        apply_file(engine, file)
+        engine.dispose()
+        publish(config)
+        people = write_profiles(config, People.generate(PEOPLE, config.seed))
+        print(f"first start: loaded the example, {people:,} people and {file.name}", flush=True)
+    elif current_path(config) is None:
+        publish(config)
+    if current_dir(config) is None:
+        bootstrap_model(config)
+        print("first start: the model is a prior; `dsp train` learns from the logs", flush=True)
+
+
+def _end_with_parent() -> None:
+    """In a child: be told by the kernel to end, should this process be killed (Linux; elsewhere nothing happens)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Serving:
+    """The roles as child processes: started in order, restarted when they die, ended in reverse."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._file = write_config(config, config.path("run", "serve.settings.json"))
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._due_s: dict[str, float] = {}
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        from dsp.catalog.publish import publish_if_changed
+
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        for role in ("ledger", "bidder"):
+            self._start(role)
+        bidder, ledger = self._config.bidder, self._config.ledger
+        print(f"bids     http://{bidder.http_host}:{bidder.http_port}/bid/{{exchange}}", flush=True)
+        print(f"gRPC     {bidder.grpc_host}:{bidder.grpc_port} dsp.v1.Bidder/Bid", flush=True)
+        print(f"metrics  http://{bidder.http_host}:{bidder.metrics_port}/metrics", flush=True)
+        print(f"notices  http://{ledger.host}:{ledger.port}", flush=True)
+        try:
+            while not self._stopping:
+                time.sleep(TICK_S)
+                publish_if_changed(self._config)
+                self._tend()
+        finally:
+            for role in ("bidder", "ledger"):  # the bidder's last notices find a ledger
+                self._end(role)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def _start(self, role: str) -> None:
+        command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self._file), role]
+        # A session of its own: Ctrl-C reaches this process alone, which then ends the roles in order.
+        self._children[role] = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
+        )
+
+    def _tend(self) -> None:
+        for role, child in self._children.items():
+            status = child.poll()
+            if status is None:
+                self._due_s.pop(role, None)
+            elif role not in self._due_s:
+                self._due_s[role] = time.monotonic() + RESTART_S
+                print(f"{role} ended with status {status}; starting it again", file=sys.stderr, flush=True)
+            elif time.monotonic() > self._due_s.pop(role):
+                self._start(role)
+                return
+
+    def _end(self, role: str) -> None:
+        child = self._children[role]
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(self._config.bidder.drain_s + 10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
