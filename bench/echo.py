@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load.request import METHOD
+from dsp.openrtb.limits import MAX_BATCH
 
 
 def write_answers(path: Path, answers: Sequence[bytes]) -> None:
@@ -35,63 +36,61 @@ def read_answers(path: Path) -> list[bytes]:
 
 
 def serve_grpc(port: int, answers: Sequence[bytes]) -> None:
-    """Echo on `pygrpc_native`, one I/O thread, batches of up to 64."""
+    """Echo on `pygrpc_native` with the settings of `dsp.ingress.grpc_native`."""
     from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
     front = NativeGrpcFront(
-        f"127.0.0.1:{port}", [(METHOD, False)], io_threads=1, client_key_metadata="authorization", call_details=True
+        f"127.0.0.1:{port}", [(METHOD, False)], io_threads=1, client_key_metadata="authorization", reuse_port=True
     )
-    front.start()
     turn = cycle(answers)
     gc.collect()
     gc.freeze()
-    print(front.bound_port, flush=True)
-    while (events := front.recv_batch_details(64)) is not None:
+    front.start()
+    while (events := front.recv_batch(MAX_BATCH)) is not None:
         for event in events:
             if event[0] == EVENT_CALL:
                 front.respond(event[1], next(turn))
 
 
-async def serve_http(port: int, answers: Sequence[bytes]) -> None:
-    """Echo on Granian RSGI in this process."""
-    from granian.constants import Interfaces
-    from granian.server.embed import Server
+def serve_http(port: int, answers: Sequence[bytes]) -> None:
+    """Echo on Granian as `dsp.ingress.rsgi` drives it: no event loop, one plain function per request."""
+    from dsp.ingress.rsgi import Body, RsgiServer, Scope
 
     turn = cycle(answers)
     headers = [("content-type", "application/json"), ("x-openrtb-version", "2.6")]
 
-    async def app(_scope: Any, protocol: Any) -> None:
-        await protocol()
-        answer = next(turn)
-        if answer:
-            protocol.response_bytes(200, headers, answer)
-        else:
-            protocol.response_empty(204, [])
+    def arrive(scope: Scope, exchange: Any) -> None:
+        scope.headers.get("content-type")
+        body = exchange()
+        body.add_done_callback(lambda body, context=None: answer(exchange, body))
 
-    server = Server(app, address="127.0.0.1", port=port, interface=Interfaces.RSGI, log_enabled=False, websockets=False)
+    def answer(exchange: Any, body: Body) -> None:
+        body.result()
+        said = next(turn)
+        if said:
+            exchange.response_bytes(200, headers, said)
+        else:
+            exchange.response_empty(204, headers[1:])
+
+    server = RsgiServer(arrive, "127.0.0.1", port, 2048)
     gc.collect()
     gc.freeze()
-    print(port, flush=True)
-    await server.serve()
+    server.start()
+    server.wait_stopped(1e9)
 
 
 def main() -> None:
-    """Serve until killed; prints the port first."""
+    """Serve until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("front", choices=("grpc", "http"))
-    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--cpu", type=int, default=-1)
     parser.add_argument("--answers", type=Path, required=True)
     args = parser.parse_args()
     if args.cpu >= 0:
         os.sched_setaffinity(0, {args.cpu})
-    answers = read_answers(args.answers)
-    if args.front == "grpc":
-        serve_grpc(args.port, answers)
-    else:
-        import uvloop
-
-        uvloop.run(serve_http(args.port, answers))
+    serve = {"grpc": serve_grpc, "http": serve_http}[args.front]
+    serve(args.port, read_answers(args.answers))
 
 
 if __name__ == "__main__":

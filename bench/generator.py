@@ -6,6 +6,8 @@ where installed, load the same echo with one body, in turns with our generator; 
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 import shutil
 import struct
@@ -106,15 +108,17 @@ def _tool_rate(front: str, port: int, body: bytes, seconds: int) -> float:
     return float(found[1])
 
 
-def main(seconds: float = 1.0, windows: int = 3) -> list[dict[str, Any]]:
-    """Measure both fronts and print."""
+def main(argv: list[str] | None = None) -> int:
+    """Measure both fronts and print JSON lines."""
+    parser = argparse.ArgumentParser(prog="bench generator", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a window")
+    parser.add_argument("--windows", type=int, default=3)
+    args = parser.parse_args(argv)
     pin(LOAD_CPU)
-    rows = []
     for front in ("grpc", "http"):
-        for row in (ceiling(front, seconds, windows), second_opinion(front, seconds, windows)):
-            print(row)
-            rows.append(row)
-    return rows
+        for measure in (ceiling, second_opinion):
+            print(json.dumps(measure(front, args.seconds, args.windows)), flush=True)
+    return 0
 
 
 if __name__ == "__main__":

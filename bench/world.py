@@ -43,7 +43,7 @@ NOON_S = 1_767_798_000  # Wednesday 2026-01-07 15:00 UTC: dayparts must not make
 PUBLIC_URL = "https://notices.dsp.example"
 DEALS = 6  # an exchange offers
 POPULATION = Mix(known=0.995, refused=0.02, limited=0.01)
-FINANCE_BLOCKED = 0.26  # of the requests: with it the bid rate is between 60 and 80 %
+FINANCE_BLOCKED = 0.32  # of the requests: with it the bid rate is between 60 and 80 %
 ROOT = Path(__file__).resolve().parents[1]
 _PROFILE_CODE = ("dsp/audience", "dsp/market/people.py", "dsp/market/profiles.py", "dsp/market/places.py")
 Progress = Callable[[str], None]
