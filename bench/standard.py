@@ -2,8 +2,8 @@
 
 `python -m bench` (`make bench`). The worker has core 0, the generator core 1; an empty echo on the same front, with the
 same bytes in and out, is measured in turns with it. Prints a table, appends a JSON line with every window to
-``bench/results/standard.jsonl`` and writes ``bench/out/standard.html``. ``--quick`` takes a minute and keeps its line in
-``bench/out``.
+``bench/results/standard.jsonl`` and writes ``bench/out/standard.html``. ``--quick`` takes a minute and keeps its line
+in ``bench/out``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.echo import write_answers
@@ -43,8 +44,8 @@ class Options:
     """What a run is to do."""
 
     fronts: tuple[str, ...] = FRONTS
-    parameters: Parameters = Parameters()
-    plan: Plan = Plan()
+    parameters: Parameters = field(default_factory=Parameters)
+    plan: Plan = field(default_factory=Plan)
     quick: bool = False
 
 
@@ -62,15 +63,15 @@ class Bars:
         columns = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
         self.progress = Progress(*columns, TimeElapsedColumn(), console=console, auto_refresh=False)
 
-    def task(self, what: str, total: int) -> int:
+    def task(self, what: str, total: int) -> TaskID:
         """Begin a bar."""
         task = self.progress.add_task(what, total=total)
         self.progress.refresh()
-        return int(task)
+        return task
 
-    def step(self, task: int, what: str | None = None, by: float = 1) -> None:
+    def step(self, task: TaskID, what: str | None = None, by: float = 1) -> None:
         """Go on, perhaps with another text."""
-        self.progress.update(task, advance=by, **({} if what is None else {"description": what}))
+        self.progress.update(task, advance=by, description=what)
         self.progress.refresh()
 
 
@@ -226,7 +227,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     options = QUICK if args.quick else Options()
     if args.front:
-        options = Options(tuple(args.front), options.parameters, options.plan, options.quick)
+        options = replace(options, fronts=tuple(args.front))
     console = Console(stderr=args.json)
     result = run(options, console)
     path = keep(result)
@@ -235,7 +236,5 @@ def main(argv: list[str] | None = None) -> int:
         print()
     else:
         show(result, console)
-        console.print(
-            f"windows: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}; page: {PAGE}"
-        )
+        console.print(f"every window: {path}\npage: {PAGE}", soft_wrap=True)
     return 0 if all(bar["ok"] for bar in result["bars"]) else 1
