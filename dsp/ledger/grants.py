@@ -193,7 +193,10 @@ class Granting:
         workers = sum(1 for other in self.leases.values() if not other.over)
         for slot in hungry:
             line = slot.line
-            if not line.active or not slot.want:
+            if not slot.want:
+                continue
+            if not line.active:  # until a plan gives it a budget
+                line.chain[0].waiting[slot] = None
                 continue
             room, blocker = line.room(slot.period)
             amount = min(slot.want, max(room // workers, line.least_micros), room)

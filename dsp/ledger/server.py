@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from dsp.log.outcomes import CLICK, IMPRESSION, OUTCOMES, OutcomeWriter
 
 SYNC_MAX_BYTES = 64 << 20
 PLAN_POLL_S = 0.25
+EXIT_FENCED = 75
 ROUTES = {*PATHS, "sync"}  # what metrics tell apart
 TEXT = [("content-type", "text/plain; charset=utf-8")]
 JSON = [("content-type", "application/json")]
@@ -53,6 +55,7 @@ class LedgerServer:
         self._outcomes = OutcomeWriter(config.path("log", "outcomes"), "ledger")
         self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop())
         self.writer.when_opened(lambda books, _, time_ms: books.adopt(self.plan, time_ms))
+        self.when_fenced: Callable[[], None] = lambda: None  # another ledger has taken over: nothing is left to do here
         self._snapshot = ""
         self._follower = asyncio.create_task(self._follow())
 
@@ -70,13 +73,14 @@ class LedgerServer:
 
     async def _follow(self) -> None:
         """Adopt each new snapshot within a moment of its publication."""
-        while True:
+        while not self.writer.fenced:
             try:
                 await self._adopt_current()
             except (UnavailableError, SnapshotError, OSError, KeyError, ValueError) as error:
                 self.requests["plan", "failed"] += 1
                 print(f"ledger: cannot adopt the snapshot yet: {error!r}", file=sys.stderr, flush=True)
             await asyncio.sleep(PLAN_POLL_S)
+        self.when_fenced()
 
     async def _adopt_current(self) -> None:
         path = current_path(self.config)
@@ -184,12 +188,15 @@ async def serve(config: Config) -> None:
         log_enabled=False,
         websockets=False,
     )
+    app.when_fenced = server.stop
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     try:
         await server.serve()
     finally:
         await app.close()
+    if app.writer.fenced:
+        raise SystemExit(EXIT_FENCED)
 
 
 def run_ledger(config: Config) -> None:

@@ -36,6 +36,8 @@ OUTCOME_FIELDS: dict[str, tuple[str, int]] = {
     "price_micros": ("<i8", 0),  # CPM, bid currency: paid (win, billing) or the minimum that had won (loss; 0 unknown)
     "value": ("<f8", 0),  # conversions: amount, whole units; losses: the exchange's reason code
 }
+_ROW = np.dtype([(name, dtype) for name, (dtype, _) in OUTCOME_FIELDS.items()])
+_AT_ONCE = 1024
 
 
 class OutcomeWriter:
@@ -51,8 +53,8 @@ class OutcomeWriter:
 
     def append(self, rows: Sequence[tuple[int, int, int, int, float]]) -> None:
         """Rows (bid id, kind, time ms, price micros, value); never blocks, drops and counts."""
-        if rows:
-            table = np.array(rows, np.dtype([(name, dtype) for name, (dtype, _) in OUTCOME_FIELDS.items()]))
+        for start in range(0, len(rows), _AT_ONCE):
+            table = np.array(rows[start : start + _AT_ONCE], _ROW)
             self._segments.append({name: table[name] for name in OUTCOME_FIELDS}, len(table))
 
     def flush(self) -> None:

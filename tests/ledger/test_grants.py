@@ -20,6 +20,21 @@ def test_first_grant_arrives_with_the_first_sync(world):
     assert slices.live(world.clock())
 
 
+def test_what_is_asked_before_the_plan_is_granted_when_it_comes(world):
+    world.adopt(simple_plan())
+    slices = world.worker()
+    slices.refresh(world.clock())
+    world.adopt(simple_plan(0))  # as after a restart, before the snapshot is read
+    for _ in range(4):
+        world.clock.advance(0.3)
+        slices.refresh(world.clock())
+    assert slices.available[0] == 0
+    world.adopt(simple_plan())
+    world.clock.advance(0.3)
+    slices.refresh(world.clock())
+    assert slices.available[0] == 30_000
+
+
 def test_grants_are_durable_before_they_are_used(disk_world):
     world = disk_world
     world.adopt(simple_plan())

@@ -22,6 +22,8 @@ from dsp.bidder.sync import HttpTransport
 from dsp.catalog.layout import CR_WIDTH, EX_BILLABLE, EX_EXP_S, EX_ID, EX_WIDTH, LI_ID, LI_MAX_BID, LI_WIDTH
 from dsp.catalog.snapshot import ARRAYS, write_snapshot
 from dsp.control.grants import SyncRequest, encode_request
+from dsp.ledger.books import Books
+from dsp.ledger.server import EXIT_FENCED
 from dsp.log.outcomes import BILLING, LOSS, read_outcomes
 
 LANDING = "https://bank.example/apply?product=1#form"
@@ -240,3 +242,13 @@ def test_sigterm_flushes_the_outcome_log(role):
     row = np.flatnonzero((outcomes["bid_id"] == 1 << 51) & (outcomes["kind"] == BILLING))
     assert outcomes["price_micros"][row].tolist() == [7_500_000]
     role.start()
+
+
+def test_a_fenced_ledger_refuses_and_ends(role):
+    newer = Books.open(role.config.path("ledger.db"))
+    token = role.token()
+    assert role.client.get(f"/b/{token}?p=5").status_code == 503
+    assert role.process.wait(20) == EXIT_FENCED
+    newer.close()
+    role.start()
+    assert role.client.get(f"/b/{token}?p=5").status_code == 204

@@ -14,6 +14,14 @@ def test_what_is_written_is_read(tmp_path):
     assert found["value"].tolist() == [102.0, 0.0]
 
 
+def test_many_rows_at_once_are_all_taken(tmp_path):
+    writer = OutcomeWriter(tmp_path, "market", threaded=False)
+    writer.append([(i, 0, 1000, 0, 0.0) for i in range(10_000)])
+    assert writer.dropped == 0
+    writer.close()
+    assert read_outcomes(tmp_path)["bid_id"].tolist() == list(range(10_000))
+
+
 def test_since_and_several_writers(tmp_path):
     for name in ("a", "b"):
         writer = OutcomeWriter(tmp_path, name, threaded=False)
