@@ -1,9 +1,9 @@
 """The texts of a snapshot, for everybody who is not in the hot path: ledger, console, reports, start-up.
 
-Scalars ``version revision compiled_s valid_until_s public_url``; lists of text ``currencies seats``; lists of objects,
-in the order of the arrays' indices where there are arrays: ``exchanges segments offers deals advertisers campaigns
-line_items creatives``. Amounts are micros of the line item's ``currency``; no limit is `layout.NO_LIMIT_MICROS`.
-Flights are unix seconds, a line item's within its campaign's.
+Scalars ``version revision compiled_s valid_until_s public_url``; lists of text ``currencies seats``; lists of objects
+``exchanges segments offers deals``; `Table` (rows by iteration, columns by name) ``advertisers campaigns line_items
+creatives``; in the order of the arrays' indices where there are arrays. Amounts are micros of the line item's
+``currency``; no limit is `layout.NO_LIMIT_MICROS`. Flights are unix seconds, a line item's within its campaign's.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from typing import Any
 
 import msgspec
 
-from dsp.catalog.records import FOREVER_S, Catalog, Creative, LineItem
+from dsp.catalog.records import FOREVER_S, Advertiser, Catalog
+from dsp.catalog.table import Table
 from dsp.catalog.times import next_offset_change
 from dsp.catalog.view import View
 
 _ADVERTISER = ("id", "name", "currency", "seat", "domains", "timezone", "total_micros", "daily_micros")
 _CAMPAIGN = ("id", "name", "advertiser_id", "total_micros", "daily_micros", "start_s", "end_s", "status")
+_LINE_ITEM = (
+    "id", "name", "campaign_id", "offer_id", "total_micros", "daily_micros", "timezone", "pacing", "status",
+)  # fmt: skip
 _EXCHANGE = ("id", "name", "token", "billable", "seat", "currency")
 
 
@@ -38,14 +42,10 @@ def build_meta(catalog: Catalog, view: View, zones: Iterable[str]) -> dict[str, 
         "segments": _objects(catalog.segments, ("name", "number", "demographic")),
         "offers": [msgspec.structs.asdict(o) for o in catalog.offers],
         "deals": [msgspec.structs.asdict(d) for d in catalog.deals],
-        "advertisers": _objects(catalog.advertisers, _ADVERTISER),
-        "campaigns": [
-            {**campaign, "currency": advertiser.currency, "timezone": advertiser.timezone}
-            for campaign in _objects(catalog.campaigns, _CAMPAIGN)
-            for advertiser in (advertisers[campaign["advertiser_id"]],)
-        ],
-        "line_items": [_line_item(item, view) for item in catalog.line_items],
-        "creatives": [_creative(creative) for of_item in view.creatives for creative in of_item],
+        "advertisers": _table(catalog.advertisers, _ADVERTISER),
+        "campaigns": _campaigns(catalog, advertisers),
+        "line_items": _line_items(catalog, view),
+        "creatives": _creatives(view),
     }
 
 
@@ -53,34 +53,35 @@ def _objects(records: Sequence[msgspec.Struct], names: tuple[str, ...]) -> list[
     return [{name: getattr(record, name) for name in names} for record in records]
 
 
-def _line_item(item: LineItem, view: View) -> dict[str, Any]:
-    advertiser = view.advertiser_of(item)
-    start_s, end_s = view.flight(item)
-    return {
-        "id": item.id,
-        "name": item.name,
-        "campaign_id": item.campaign_id,
-        "advertiser_id": advertiser.id,
-        "offer_id": item.offer_id,
-        "product": view.offers[item.offer_id].product,
-        "currency": advertiser.currency,
-        "total_micros": item.total_micros,
-        "daily_micros": item.daily_micros,
-        "timezone": item.timezone,
-        "start_s": start_s,
-        "end_s": end_s,
-        "pacing": item.pacing,
-        "status": item.status,
-    }
+def _columns(records: Sequence[msgspec.Struct], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    return {name: [getattr(record, name) for record in records] for name in names}
 
 
-def _creative(creative: Creative) -> dict[str, Any]:
-    return {
-        "id": creative.id,
-        "name": creative.name,
-        "line_item_id": creative.line_item_id,
-        "landing": creative.spec.landing,
-        "w": creative.w,
-        "h": creative.h,
-        "format": creative.format,
-    }
+def _table(records: Sequence[msgspec.Struct], names: tuple[str, ...]) -> Table:
+    return Table(_columns(records, names))
+
+
+def _campaigns(catalog: Catalog, advertisers: dict[int, Advertiser]) -> Table:
+    owners = [advertisers[campaign.advertiser_id] for campaign in catalog.campaigns]
+    return Table({**_columns(catalog.campaigns, _CAMPAIGN), **_columns(owners, ("currency", "timezone"))})
+
+
+def _line_items(catalog: Catalog, view: View) -> Table:
+    owners = [view.advertiser_of(item) for item in catalog.line_items]
+    flights = [view.flight(item) for item in catalog.line_items]
+    return Table(
+        {
+            **_columns(catalog.line_items, _LINE_ITEM),
+            "advertiser_id": [owner.id for owner in owners],
+            "currency": [owner.currency for owner in owners],
+            "product": [view.offers[item.offer_id].product for item in catalog.line_items],
+            "start_s": [start_s for start_s, _ in flights],
+            "end_s": [end_s for _, end_s in flights],
+        }
+    )
+
+
+def _creatives(view: View) -> Table:
+    creatives = [creative for of_item in view.creatives for creative in of_item]
+    landing = [creative.spec.landing for creative in creatives]
+    return Table({**_columns(creatives, ("id", "name", "line_item_id", "w", "h", "format")), "landing": landing})

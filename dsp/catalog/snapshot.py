@@ -21,6 +21,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from dsp.catalog.table import Table
+
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
@@ -74,7 +76,10 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Meta(Mapping[str, Any]):
-    """The snapshot's JSON texts by name, each parsed when first asked for: who skips the long lists pays nothing."""
+    """The snapshot's JSON texts by name, each parsed when first asked for: who skips the long lists pays nothing.
+
+    A JSON object is a `Table`, the only kind there is.
+    """
 
     def __init__(self, texts: Mapping[str, memoryview | bytes]) -> None:
         self._texts = texts
@@ -82,7 +87,8 @@ class Meta(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._parsed:
-            self._parsed[name] = msgspec.json.decode(self._texts[name])
+            value = msgspec.json.decode(self._texts[name])
+            self._parsed[name] = Table(value) if isinstance(value, dict) else value
         return self._parsed[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -200,10 +206,12 @@ def _array(path: str | Path, view: memoryview, block: _Block) -> npt.NDArray[Any
 def write_snapshot(path: str | Path, arrays: Arrays, meta: Mapping[str, Any], version: int | None = None) -> None:
     """Write a snapshot to ``path`` atomically: readers see the old file or the whole new one.
 
-    ``meta`` values are JSON-able; ``version`` defaults to ``meta["version"]``.
+    ``meta`` values are `Table`, or JSON-able and no objects; ``version`` defaults to ``meta["version"]``.
     """
     target = Path(path)
-    texts = {name: msgspec.json.encode(value) for name, value in meta.items()}
+    texts = {
+        name: msgspec.json.encode(value.columns if isinstance(value, Table) else value) for name, value in meta.items()
+    }
     header = _Header(int(meta["version"] if version is None else version), {}, {})
     for name, array in arrays.items():
         header.arrays[name] = _Block(array.dtype.str, list(array.shape), 1 << 62)  # placeholder: the longest number
