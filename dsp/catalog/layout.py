@@ -149,7 +149,7 @@ EX_WIDTH = 8
 #                                  "image": {..}, "data": {"type": text}, "click", "imptrackers"} with TOKEN_SLOT where
 #                                  the token goes; native_off int64[C + 1], nothing for other media
 # strings        kept in `meta` (JSON): advertisers, seats, line item and creative names, exchange names and auth tokens
-#                  (`dsp.catalog.compile` lists the names)
+#                  (`dsp.catalog.meta` lists the names)
 #
 # "bit per x" everywhere: bit n (1 << n) for x number n. A banner with CR_W = CR_H = 0 is flexible: it fills any size.
 # DIM_SIZE rows hold the line items with a banner of that size or a flexible one; its "any" row those with a flexible
