@@ -159,7 +159,7 @@ def decode_kernel(
             base = next_native(work, imps, marks[0] * c.I_WIDTH)
             while base >= 0 and status == c.OK:
                 start, size = at(imps, base + c.I_N_REQ_OFF), at(imps, base + c.I_N_REQ_LEN)
-                if size == 0:
+                if at(imps, base + c.I_N_BAD) == 0:
                     finish_native(text, work, imps, base, False)
                 elif at(imps, base + c.I_N_BAD) == N_JSON:
                     read = walk_json(text, start, start + size, np.int64(s.A_NATIVE), work, pool, imps, deals)

@@ -104,7 +104,9 @@ def put_rare_text(text: int, work: int, kind: int, column: int, off: int, length
     elif kind == s.REGION:
         put(work, column, region_hash(text, off, length))
     elif kind == s.VERSION:
-        put(work, column, version_number(text, off, length))
+        number = version_number(text, off, length)
+        if number != 0:
+            put(work, column, number)
     elif kind == s.GENDER:
         first = peek(text, off) if length > 0 else 0
         put(work, column, first - 32 if 97 <= first <= 122 else first)

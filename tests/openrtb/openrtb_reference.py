@@ -141,6 +141,8 @@ def price_micros(x: float) -> int:
     """The smallest whole number of micros whose price is at least ``x``, by search."""
     if x <= 0:
         return 0
+    if x * 1e6 >= 1 << 53:  # micros are no longer exact as doubles
+        return math.ceil(x * 1e6)
     low, high = 0, int(x * 1e6) + 4096
     while low < high:
         middle = (low + high) // 2
@@ -513,8 +515,10 @@ def expected_native(native: dict[str, Any] | None) -> dict[str, Any]:
             document = load(document.encode())
         inner = obj(document.get("native"))
         out["n_wrapped"] = int(inner is not None)
-        assets = objects(document.get("assets")) + objects((inner or {}).get("assets"))
-        own = version((inner or {}).get("ver")) or version(document.get("ver"))
+        assets, own = [], 0
+        for part in [inner or {} if key == "native" else {key: document[key]} for key in document]:
+            assets += objects(part.get("assets"))
+            own = version(part.get("ver")) or own
         if len(assets) > MAX_ASSETS:
             raise RefusedError("too many assets")
         out["n_assets"] = [expected_asset(a) for a in assets]
