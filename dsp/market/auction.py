@@ -66,7 +66,7 @@ class Rivals:
 
     people: People
     seed: int
-    level_usd: float = 2.0
+    level_usd: float = 3.5
     spread: float = 0.55  # sigma of one rival's log bid
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class Rivals:
         format_ = 0.9 if slot.media & VIDEO else 0.35 if slot.media & NATIVE else 0.0
         place = 0.15 if slot.pos == 1 else 0.4 if slot.instl else 0.0
         area = 0.12 * math.log(max(slot.w * slot.h, 1) / 75_000)
-        worth = 0.6 * float(self._worth[scene.person])
+        worth = 0.9 * float(self._worth[scene.person])
         return math.log(self.level_usd) + format_ + place + area + 0.9 * (scene.site.quality - 0.5) + worth
 
     def _load(self, block: int) -> None:

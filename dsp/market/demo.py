@@ -48,7 +48,7 @@ PEOPLE = 100_000
 LEARN_REQUESTS = 60_000
 LEARN_EXPLORE = 4.0  # bids this many times what the prior model thinks: knowledge costs
 REQUESTS_PER_S = 800.0
-READY_S = 120.0  # a first start compiles
+READY_S = 240.0  # a first start compiles
 SETTLE_S = 15.0
 PUBLIC_URL = "https://notices.dsp.example"  # the market delivers to the ledger as the TLS terminator in front would
 SHARES = (("json", 0.5), ("protobuf", 0.25), ("grpc", 0.25))
@@ -256,6 +256,7 @@ class Demo:
             "errors": tally.errors,
             "invalid": tally.invalid,
             "skipped": tally.skipped,
+            "statuses": {str(status): n for status, n in sorted(tally.statuses.items())},
             "p50_ms": round(p50, 2),
             "p99_ms": round(p99, 2),
             "spend_usd": round(books.spend_usd, 6),

@@ -6,6 +6,7 @@ processes started here are ever signalled, by their own handle.
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -60,7 +61,11 @@ class Roles:
         log = self.directory / f"{name}.log"
         output = log.open("wb")
         command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self.config_file), *arguments]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        environment = {name: value for name, value in os.environ.items() if name != "DSP_DATA_DIR"}  # the file says it
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
+            start_new_session=True,  # Ctrl-C reaches the demo alone, which then ends the roles in order
+        )  # fmt: skip
         role = Role(name, process, log, output)
         self.running.append(role)
         return role
