@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,8 @@ import typer
 from dsp.base.config import Config, ConfigError, load_config
 
 USAGE = 2  # exit status of what the user can mend
+PARENT = "DSP_PARENT"  # environment: the process whose end is this one's too
+_PR_SET_PDEATHSIG = 1
 
 
 def fail(message: str) -> NoReturn:
@@ -55,3 +60,14 @@ def write_config(config: Config, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(config))
     return path
+
+
+def end_with_parent() -> None:
+    """Started by `dsp serve`: have the kernel end this process too, should that one be killed (Linux only)."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it was faster
+        sys.exit(1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from dsp.cli.edge import config_of, refusing
+from dsp.cli.edge import config_of, end_with_parent, refusing
 
 
 def bidder(context: typer.Context) -> None:
     """Run the bidder: HTTP and gRPC workers, /metrics. SIGTERM drains, SIGHUP restarts workers one by one."""
     config = config_of(context)
+    end_with_parent()
     from dsp.ingress.supervisor import run_bidder
 
     with refusing():
@@ -19,6 +20,7 @@ def bidder(context: typer.Context) -> None:
 def ledger(context: typer.Context) -> None:
     """Run the ledger: budgets, notices, books."""
     config = config_of(context)
+    end_with_parent()
     from dsp.ledger.server import run_ledger
 
     with refusing():

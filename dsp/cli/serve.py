@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -14,12 +13,11 @@ from typing import Annotated
 import typer
 
 from dsp.base.config import Config
-from dsp.cli.edge import config_of, refusing, write_config
+from dsp.cli.edge import PARENT, config_of, refusing, write_config
 
 TICK_S = 0.25  # also how soon a change of the catalog is published
 RESTART_S = 1.0
 PEOPLE = 100_000
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(
@@ -62,12 +60,6 @@ def first_start(config: Config, example: bool) -> None:
         print("first start: the model is a prior; `dsp train` learns from the logs", flush=True)
 
 
-def _end_with_parent() -> None:
-    """In a child: be told by the kernel to end, should this process be killed (Linux; elsewhere nothing happens)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Serving:
     """The roles as child processes: started in order, restarted when they die, ended in reverse."""
 
@@ -107,7 +99,10 @@ class Serving:
         command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self._file), role]
         # A session of its own: Ctrl-C reaches this process alone, which then ends the roles in order.
         self._children[role] = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent
+            command,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, PARENT: str(os.getpid())},
         )
 
     def _tend(self) -> None:
