@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from bench.world import NOON_S, World
 from dsp.base.metrics import CONSENT, PROFILES, Metrics
@@ -34,8 +36,6 @@ def open_engine(world: World, metrics: Metrics, *, log_decisions: bool = False) 
     path = current_path(world.config)
     assert path is not None
     snapshot = Snapshot.load(path)
-    from msgspec.structs import replace
-
     bidder = replace(world.config.bidder, log_decisions=log_decisions)
     return Engine.open(
         replace(world.config, bidder=bidder),
@@ -43,6 +43,7 @@ def open_engine(world: World, metrics: Metrics, *, log_decisions: bool = False) 
         slices=Slices.fixed(snapshot.li_i[:, 0]),
         metrics=metrics,
         clock=lambda: NOON_S * 1_000_000_000,
+        worker=f"bench-{os.getpid()}",
     )
 
 

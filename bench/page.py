@@ -12,7 +12,7 @@ import matplotlib as mpl
 mpl.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 Row = dict[str, Any]
 INK, SOFT, GRID = "#1f2933", "#66727f", "#e4e8ec"
@@ -66,6 +66,9 @@ def latency_plot(summary: Row) -> str:
             xytext=(-4, -4), textcoords="offset points", ha="right", va="top", color=SOFT, fontsize=9,
         )  # fmt: skip
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(left=0)
         axes.set_xlabel("requests a second, Poisson arrivals")
         axes.set_ylabel("latency, ms (from the intended time)")

@@ -1,4 +1,4 @@
-"""µs per request of each stage over a stretch of time, from the worker's own metrics file."""
+"""µs per request of each stage over a stretch of time, from the metrics that a worker keeps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from dsp.base.metrics import STAGES, Metrics
 
 
 class StageMeter:
-    """Reads ``dsp_stage_seconds`` and ``dsp_batch_size`` of one worker without disturbing it (its file is mapped)."""
+    """Reads ``dsp_stage_seconds`` and ``dsp_batch_size`` of one worker without disturbing it."""
 
-    def __init__(self, path: Path) -> None:
-        self._metrics = Metrics(np.memmap(path, np.int64, mode="r"), "bench", path)
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self.start()
+
+    @classmethod
+    def of_file(cls, path: Path) -> StageMeter:
+        """Of another process."""
+        return cls(Metrics(np.memmap(path, np.int64, mode="r"), "bench", path))
 
     def _sums(self) -> tuple[npt.NDArray[np.int64], int, int]:
         sizes = self._metrics.histogram("dsp_batch_size")

@@ -29,14 +29,14 @@ from bench.phases import BAR_RATE, Plan, Row, Subject, run_phases
 from bench.procs import LOAD_CPU, OUT, Server, free_port, pin
 from bench.stages import StageMeter
 from bench.worker import metrics_path
-from bench.world import Item, Parameters, World, make_world
+from bench.world import Item, Parameters, World, forget_decisions, make_world
 
 RESULTS = Path(__file__).parent / "results" / "standard.jsonl"
 PAGE = OUT / "standard.html"
 FRONTS = ("grpc", "http")
 SATURATION_BAR = {"grpc": 12_000, "http": 8_000}
 IN_FLIGHT = {"grpc": 128, "http": 64}
-NAMES = {"grpc": "gRPC", "http": "HTTP/1.1 JSON"}
+NAMES = {"grpc": "gRPC", "http": "HTTP JSON"}
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def run_front(front: str, world: World, mix: Mix, plan: Plan, bars: Bars) -> Row
         Server(f"echo-{front}", "bench.echo", [front, *echo_args], ports[1]) as echo_server,
     ):
         loads = [make_load(front, server.address, requests) for server in (bidder_server, echo_server)]
-        bidder = Subject("bidder", bidder_server.pid, loads[0], StageMeter(metrics_path(data_dir, front)))
+        bidder = Subject("bidder", bidder_server.pid, loads[0], StageMeter.of_file(metrics_path(data_dir, front)))
         echo = Subject("echo", echo_server.pid, loads[1])
         before = memory_bytes(bidder.pid)
         summary = run_phases(bidder, echo, plan, lambda what: bars.step(task, f"{NAMES[front]}: {what}"))
@@ -170,7 +170,9 @@ def run(options: Options, console: Console) -> Row:
         for front in options.fronts:
             generator[front] = ceiling(front, options.plan.seconds / 2, 3)
             bars.step(task)
+        forget_decisions()
         fronts = {NAMES[front]: run_front(front, world, mix, options.plan, bars) for front in options.fronts}
+    forget_decisions()
     result: Row = {
         "kind": "standard", "quick": options.quick, "machine": facts(), "parameters": asdict(options.parameters),
         "plan": asdict(options.plan), "mix": mix.facts, "mix_wrong": mix.wrong, "generator": generator,
@@ -186,26 +188,32 @@ def show(result: Row, console: Console) -> None:
     for front, row in result["fronts"].items():
         summary = row["summary"]
         levels = {"one in flight": summary["alone"], **summary["levels"], "saturated": summary["saturated"]}
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name in (front, "req/s", "p50", "p90", "p99", "p99.9", "CPU µs", "bids", "errors", "steal"):
             table.add_column(name, justify="left" if name == front else "right", no_wrap=True)
         for name, level in levels.items():
             table.add_row(
                 name, f"{level['rate']:,.0f}",
-                *(f"{level[key]['median'] / 1e3:.2f}" for key in ("p50", "p90", "p99", "p999")),
-                f"{level['server_cpu_us']:.1f}", f"{level['bid_rate']:.0%}", f"{level['errors']:,}",
+                *(_ms(level[key]["median"]) for key in ("p50", "p90", "p99", "p999")),
+                f"{level['server_cpu_us']:.0f}", f"{level['bid_rate']:.0%}", f"{level['errors']:,}",
                 f"{level['steal_server']['median']:.0%}",
             )  # fmt: skip
         console.print(table)
         stages = summary["saturated"]["stages_us"]
         told = ", ".join(f"{name} {us:.1f}" for name, us in stages.items() if name != "batch")
         console.print(f"saturated, µs per request: {told}; batch {stages.get('batch', 0):.1f}\n")
-    bars = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    bars = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("what", "bar", "median (worst to best)", ""):
         bars.add_column(name, no_wrap=name != "what")
     for bar in result["bars"]:
         bars.add_row(bar["what"], bar["bar"], bar["measured"], "[green]held[/]" if bar["ok"] else "[red]missed[/]")
     console.print(bars)
+
+
+def _ms(us: float) -> str:
+    """Three digits or so."""
+    ms = us / 1e3
+    return f"{ms:.2f}" if ms < 10 else f"{ms:.1f}" if ms < 100 else f"{ms:,.0f}"
 
 
 def keep(result: Row) -> Path:

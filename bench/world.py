@@ -107,6 +107,12 @@ def make_world(parameters: Parameters, progress: Progress = lambda what: None) -
     return World(config, catalog, list(make_items(parameters, people, catalog)))
 
 
+def forget_decisions() -> None:
+    """Drop the decision logs that benchmarks wrote; call while no engine is open."""
+    for directory in OUT.glob("world-*/log"):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def _key(parameters: Parameters) -> str:
     """Of everything that decides what the profiles are."""
     digest = hashlib.blake2b(digest_size=6)
