@@ -286,15 +286,16 @@ class Engine:
         target(
             n, batch.req, batch.pool, batch.text, work.profiles, q, half_hour, now_s // 86_400,
             plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.dim_used, TIER1_KEYS, TIER1_VALUES,
-            plan.live, work.inc, work.ends, work.exc, work.matched, work.some,
+            plan.live, work.dims, work.values, work.ends, work.absent, work.rows_found, work.either, work.matched,
+            work.some,
         )  # fmt: skip
         n_imps = int(batch.counts[0])
         n_cand = rank(
             n_imps, batch.imp, batch.deal, batch.pool, work.profiles, q, work.matched, work.some,
-            plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.li_i, plan.cr_i, plan.adv_domains,
+            plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.item, plan.ad, plan.cr_i, plan.adv_domains,
             plan.seat_hash,
             plan.cur_hash, plan.usd, plan.prior, slices.multiplier, slices.available, self._k, work.random,
-            work.imp_rows, work.scores, work.cand, work.cand_imp, work.cand_li,
+            work.imp_rows, work.top_li, work.top_score, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
         t4 = clock_ns()
 

@@ -69,6 +69,21 @@ from dsp.openrtb.columns import (
 
 I64 = npt.NDArray[np.int64]
 
+# --- packed creatives: int64[C, AD_WIDTH] ------------------------------------------------------------------------
+(
+    AD_SHAPE,  # size (w << 16 | h) in the low half, medium, flags, protocol and duration above
+    AD_ATTR,  # bit per creative attribute
+    AD_API_BTYPE,  # bits of API frameworks in the low half, of banner ad types in the high one
+    AD_MIME,  # hash
+) = range(4)
+AD_WIDTH = 4
+LOW32 = 0xFFFFFFFF
+AD_MEDIA_SHIFT = 32
+AD_SECURE = 1 << 36
+AD_SKIPPABLE = 1 << 37
+AD_PROTOCOL_SHIFT = 40
+AD_DURATION_SHIFT = 48
+
 NON_LINEAR = 2
 IMAGE_ICON = 1
 
@@ -82,45 +97,6 @@ def _listed(pool: I64, start: int, count: int, value: int) -> bool:
         if pool[k] == value:
             return True
     return False
-
-
-@nb.njit(cache=True)
-def fits_banner(imp: I64, pool: I64, cr: I64) -> bool:
-    """A banner fits if its size is offered (or none is named, or the slot is flexible) and nothing of it is blocked."""
-    if (cr[CR_ATTR] & imp[I_B_BATTR]) != 0 or (cr[CR_BTYPE] & imp[I_B_BTYPE]) != 0:
-        return False
-    if (cr[CR_API] & ~imp[I_B_API]) != 0:
-        return False
-    if not _listed(pool, imp[I_B_MIMES0], imp[I_B_MIMESN], cr[CR_MIME]):
-        return False
-    if imp[I_B_FLEX] != 0 or imp[I_B_SIZESN] == 0 or cr[CR_W] == 0:  # 0 x 0: a flexible banner
-        return True
-    size = (cr[CR_W] << 16) | cr[CR_H]
-    for k in range(imp[I_B_SIZES0], imp[I_B_SIZES0] + imp[I_B_SIZESN]):
-        if pool[k] == size:
-            return True
-    return False
-
-
-@nb.njit(cache=True)
-def fits_video(imp: I64, pool: I64, cr: I64) -> bool:
-    """A linear video fits if protocol, mime, duration, API and skippability are as asked."""
-    if (cr[CR_ATTR] & imp[I_V_BATTR]) != 0 or (cr[CR_API] & ~imp[I_V_API]) != 0:
-        return False
-    if imp[I_V_PROTOCOLS] != 0 and ((imp[I_V_PROTOCOLS] >> cr[CR_PROTOCOL]) & 1) == 0:
-        return False
-    if imp[I_V_LINEARITY] == NON_LINEAR or (imp[I_V_SKIP] == 0 and cr[CR_SKIPPABLE] != 0):
-        return False
-    if not _listed(pool, imp[I_V_MIMES0], imp[I_V_MIMESN], cr[CR_MIME]):
-        return False
-    duration = cr[CR_DURATION_S]
-    if imp[I_V_RQDDURSN] > 0:
-        return _listed(pool, imp[I_V_RQDDURS0], imp[I_V_RQDDURSN], duration)
-    if duration < imp[I_V_MINDUR]:
-        return False
-    if imp[I_V_MAXDUR] > 0 and imp[I_V_MAXEXTENDED] >= 0:
-        return duration <= imp[I_V_MAXDUR] + imp[I_V_MAXEXTENDED]
-    return imp[I_V_PODDUR] <= 0 or duration <= imp[I_V_PODDUR]
 
 
 @nb.njit(cache=True, inline="always")
@@ -139,27 +115,31 @@ def _scales(have_w: int, have_h: int, want_w: int, want_h: int, flags: int) -> b
 
 
 @nb.njit(cache=True)
-def fits_native(imp: I64, pool: I64, cr: I64) -> bool:
+def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     """A native ad fits if it has every required asset, in length and proportions."""
-    if imp[I_N_BAD] != 0 or (cr[CR_ATTR] & imp[I_N_BATTR]) != 0 or (cr[CR_API] & ~imp[I_N_API]) != 0:
+    if (
+        imp[i, I_N_BAD] != 0
+        or (ad[c, AD_ATTR] & imp[i, I_N_BATTR]) != 0
+        or (ad[c, AD_API_BTYPE] & LOW32 & ~imp[i, I_N_API]) != 0
+    ):
         return False
-    for a in range(imp[I_N_ASSETSN]):
-        at = imp[I_N_ASSETS0] + a * ASSET_WIDTH
+    for a in range(imp[i, I_N_ASSETSN]):
+        at = imp[i, I_N_ASSETS0] + a * ASSET_WIDTH
         if pool[at + 1] == 0:
             continue
         flags = pool[at + 7]
         kind = pool[at + 2]
         if kind == ASSET_TITLE:
-            if cr[CR_TITLE_LEN] == 0 or (pool[at + 4] > 0 and cr[CR_TITLE_LEN] > pool[at + 4]):
+            if cr[c, CR_TITLE_LEN] == 0 or (pool[at + 4] > 0 and cr[c, CR_TITLE_LEN] > pool[at + 4]):
                 return False
         elif kind == ASSET_IMG:
             if pool[at + 3] == IMAGE_ICON:
-                if not _scales(cr[CR_ICON_W], cr[CR_ICON_H], pool[at + 5], pool[at + 6], flags):
+                if not _scales(cr[c, CR_ICON_W], cr[c, CR_ICON_H], pool[at + 5], pool[at + 6], flags):
                     return False
-            elif not _scales(cr[CR_IMAGE_W], cr[CR_IMAGE_H], pool[at + 5], pool[at + 6], flags):
+            elif not _scales(cr[c, CR_IMAGE_W], cr[c, CR_IMAGE_H], pool[at + 5], pool[at + 6], flags):
                 return False
         elif kind == ASSET_DATA:
-            if ((cr[CR_DATA] >> pool[at + 3]) & 1) == 0:
+            if ((cr[c, CR_DATA] >> pool[at + 3]) & 1) == 0:
                 return False
         else:
             return False
@@ -167,14 +147,78 @@ def fits_native(imp: I64, pool: I64, cr: I64) -> bool:
 
 
 @nb.njit(cache=True)
-def fits(imp: I64, pool: I64, cr: I64) -> bool:
-    """Whether creative row ``cr`` may answer imp row ``imp``."""
-    if (imp[I_MEDIA] & cr[CR_MEDIA]) == 0 or (imp[I_SECURE] == 1 and cr[CR_SECURE] == 0):
+def fits_banner(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
+    """A banner fits if its size is offered (or none is named, or the slot is flexible) and nothing of it is blocked."""
+    api_btype = ad[c, AD_API_BTYPE]
+    if (ad[c, AD_ATTR] & imp[i, I_B_BATTR]) != 0 or ((api_btype >> 32) & imp[i, I_B_BTYPE]) != 0:
         return False
-    if cr[CR_MEDIA] == BANNER:
-        return fits_banner(imp, pool, cr)
-    if cr[CR_MEDIA] == VIDEO:
-        return fits_video(imp, pool, cr)
-    if cr[CR_MEDIA] == NATIVE:
-        return fits_native(imp, pool, cr)
+    if (api_btype & LOW32 & ~imp[i, I_B_API]) != 0:
+        return False
+    if not _listed(pool, imp[i, I_B_MIMES0], imp[i, I_B_MIMESN], ad[c, AD_MIME]):
+        return False
+    size = ad[c, AD_SHAPE] & LOW32
+    if imp[i, I_B_FLEX] != 0 or imp[i, I_B_SIZESN] == 0 or size == 0:  # 0 x 0: a flexible banner
+        return True
+    for k in range(imp[i, I_B_SIZES0], imp[i, I_B_SIZES0] + imp[i, I_B_SIZESN]):
+        if pool[k] == size:
+            return True
     return False
+
+
+@nb.njit(cache=True)
+def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
+    """A linear video fits if protocol, mime, duration, API and skippability are as asked."""
+    shape = ad[c, AD_SHAPE]
+    if (ad[c, AD_ATTR] & imp[i, I_V_BATTR]) != 0 or (ad[c, AD_API_BTYPE] & LOW32 & ~imp[i, I_V_API]) != 0:
+        return False
+    protocol = (shape >> AD_PROTOCOL_SHIFT) & 63
+    if imp[i, I_V_PROTOCOLS] != 0 and ((imp[i, I_V_PROTOCOLS] >> protocol) & 1) == 0:
+        return False
+    if imp[i, I_V_LINEARITY] == NON_LINEAR or (imp[i, I_V_SKIP] == 0 and (shape & AD_SKIPPABLE) != 0):
+        return False
+    if not _listed(pool, imp[i, I_V_MIMES0], imp[i, I_V_MIMESN], ad[c, AD_MIME]):
+        return False
+    duration = shape >> AD_DURATION_SHIFT
+    if imp[i, I_V_RQDDURSN] > 0:
+        return _listed(pool, imp[i, I_V_RQDDURS0], imp[i, I_V_RQDDURSN], duration)
+    if duration < imp[i, I_V_MINDUR]:
+        return False
+    if imp[i, I_V_MAXDUR] > 0 and imp[i, I_V_MAXEXTENDED] >= 0:
+        return duration <= imp[i, I_V_MAXDUR] + imp[i, I_V_MAXEXTENDED]
+    return imp[i, I_V_PODDUR] <= 0 or duration <= imp[i, I_V_PODDUR]
+
+
+@nb.njit(cache=True)
+def fits(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
+    """Whether creative ``c`` may answer imp ``i`` (a row of ``imp``).
+
+    ``ad`` int64[C, AD_WIDTH] is what `pack_ads` made of ``cr`` int64[C, CR_WIDTH]: half a cache line per creative.
+    """
+    shape = ad[c, AD_SHAPE]
+    medium = (shape >> AD_MEDIA_SHIFT) & 15
+    if (imp[i, I_MEDIA] & medium) == 0 or (imp[i, I_SECURE] == 1 and (shape & AD_SECURE) == 0):
+        return False
+    if medium == BANNER:
+        return fits_banner(imp, i, pool, ad, c)
+    if medium == VIDEO:
+        return fits_video(imp, i, pool, ad, c)
+    if medium == NATIVE:
+        return fits_native(imp, i, pool, ad, cr, c)
+    return False
+
+
+def pack_ads(cr: I64) -> I64:
+    """int64[C, AD_WIDTH]: what the fit rules read of int64[C, CR_WIDTH] creatives, packed for the cache."""
+    ad = np.zeros((len(cr), AD_WIDTH), np.int64)
+    ad[:, AD_SHAPE] = (
+        (cr[:, CR_W] << 16 | cr[:, CR_H]) & LOW32
+        | cr[:, CR_MEDIA] << AD_MEDIA_SHIFT
+        | np.where(cr[:, CR_SECURE] != 0, AD_SECURE, 0)
+        | np.where(cr[:, CR_SKIPPABLE] != 0, AD_SKIPPABLE, 0)
+        | (cr[:, CR_PROTOCOL] & 63) << AD_PROTOCOL_SHIFT
+        | np.minimum(cr[:, CR_DURATION_S], 32_767) << AD_DURATION_SHIFT
+    )
+    ad[:, AD_ATTR] = cr[:, CR_ATTR]
+    ad[:, AD_API_BTYPE] = (cr[:, CR_API] & LOW32) | cr[:, CR_BTYPE] << 32
+    ad[:, AD_MIME] = cr[:, CR_MIME]
+    return ad

@@ -11,6 +11,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from dsp.bidder.fit import pack_ads
+from dsp.bidder.rank import pack_items
 from dsp.catalog.layout import (
     EX_ID,
     LI_CURRENCY,
@@ -66,6 +68,8 @@ class Plan:
         self.li_v: F64 = frozen(snapshot.li_v)
         self.cr_i: I64 = frozen(snapshot.cr_i)
         self.ex_i: I64 = frozen(snapshot.ex_i)
+        self.ad: I64 = frozen(pack_ads(snapshot.cr_i))
+        self.item: I32 = frozen(pack_items(snapshot.li_i))
         self.rows: U64 = frozen(snapshot.rows)
         self.dim_keys: U64 = frozen(snapshot.dim_keys)
         self.dim_rows: I32 = frozen(snapshot.dim_rows)

@@ -1,8 +1,8 @@
 """Stages 5 and 6, eligibility and pre-rank: the best K line items of each imp that may really bid.
 
 Per imp: which of the request's matched line items have an ad for it, through the open auction or one of its deals;
-of these the K with the best cheap score, each with a creative that fits, its deal and its floor. The creative and the
-floor are looked up only for a line item whose score would enter the top K, as most never get there.
+of these the K with the best cheap score, each with a creative that fits, its deal and its floor. Cheap scores of all
+come first; creatives, deals and floors are looked up best first until K line items fit, as most never get that far.
 
 The cheap score is the line item's prior value per impression in USD, its pacing multiplier and the person's intent for
 its product, times a random factor in [0.5, 1.5): what is never scored can never be learned.
@@ -61,6 +61,7 @@ from dsp.openrtb.columns import (
     NATIVE,
     VIDEO,
 )
+from dsp.openrtb.hashing import mix64
 
 # --- candidate columns: int64[n, C_WIDTH] ---------------------------------------------------------------------------
 (
@@ -74,7 +75,14 @@ from dsp.openrtb.columns import (
 ) = range(7)
 C_WIDTH = 7
 
+# --- packed line items: int32[L, IT_WIDTH], half a cache line of what ranking reads of li_i -----------------------
+(IT_CREATIVE0, IT_CREATIVES, IT_FLAGS, IT_SEAT, IT_ADVERTISER, IT_PRODUCT) = range(6)
+IT_WIDTH = 8
+
 MAX_K = 32
+TOP = 32  # line items tried per round, best cheap score first
+ROUNDS = 8  # then the imp makes do with what it has
+UNIT = 1.0 / 9007199254740992.0  # 2^-53
 
 # How far the best line item came: the index of the check that stopped it, and the no-bid reason that says so.
 REASONS = np.array([500, 506, 501, 509, 503, 502, 507], np.int64)
@@ -87,15 +95,11 @@ U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 
 
-@nb.njit(cache=True, inline="always")
-def _random(state: U64) -> float:
-    """xorshift64*: a float in [0, 1); good enough to vary a ranking."""
-    x = state[0]
-    x ^= x >> np.uint64(12)
-    x ^= x << np.uint64(25)
-    x ^= x >> np.uint64(27)
-    state[0] = x
-    return np.float64((x * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
+@nb.njit(cache=True)
+def next_random(state: U64) -> np.uint64:
+    """The next word of a splitmix64 sequence; good enough to vary a ranking."""
+    state[0] += np.uint64(0x9E3779B97F4A7C15)
+    return mix64(state[0])
 
 
 @nb.njit(cache=True)
@@ -124,18 +128,18 @@ def lowest_bit(word: np.uint64) -> int:
 
 
 @nb.njit(cache=True)
-def imp_rows(imp: I64, pool: I64, keys: U64, key_rows: I32, any_row: I32, out: I32) -> int:
+def imp_rows(imp: I64, i: int, pool: I64, keys: U64, key_rows: I32, any_row: I32, out: I32) -> int:
     """Rows of the line items with an ad of an offered medium and, for banners, size; returns how many."""
     count = 0
-    media = imp[I_MEDIA]
+    media = imp[i, I_MEDIA]
     if media & BANNER:
-        if imp[I_B_SIZESN] == 0 or imp[I_B_FLEX] != 0:
+        if imp[i, I_B_SIZESN] == 0 or imp[i, I_B_FLEX] != 0:
             row = find_row(keys, key_rows, DIM_MEDIA, BANNER + 1)
             if row >= 0:
                 out[count] = row
                 count += 1
         else:
-            for k in range(imp[I_B_SIZES0], imp[I_B_SIZES0] + imp[I_B_SIZESN]):
+            for k in range(imp[i, I_B_SIZES0], imp[i, I_B_SIZES0] + imp[i, I_B_SIZESN]):
                 row = find_row(keys, key_rows, DIM_SIZE, pool[k] + 1)
                 if row < 0:
                     row = any_row[DIM_SIZE]  # flexible banners only
@@ -166,27 +170,27 @@ def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
 
 
 @nb.njit(cache=True)
-def imp_floor(imp: I64, pool: I64, creative: I64) -> int:
+def imp_floor(imp: I64, i: int, pool: I64, cr_i: I64, c: int) -> int:
     """The open auction's floor for this creative: durations, then mincpmpersec, then imp.bidfloor (CPM micros)."""
-    if creative[CR_MEDIA] == VIDEO:
-        floor = duration_floor(pool, imp[I_V_DURFLOORS0], imp[I_V_DURFLOORSN], creative[CR_DURATION_S])
+    if cr_i[c, CR_MEDIA] == VIDEO:
+        floor = duration_floor(pool, imp[i, I_V_DURFLOORS0], imp[i, I_V_DURFLOORSN], cr_i[c, CR_DURATION_S])
         if floor >= 0:
             return floor
-        if imp[I_V_MINCPMPERSEC] > 0:
-            return imp[I_V_MINCPMPERSEC] * creative[CR_DURATION_S]
-    return imp[I_FLOOR]
+        if imp[i, I_V_MINCPMPERSEC] > 0:
+            return imp[i, I_V_MINCPMPERSEC] * cr_i[c, CR_DURATION_S]
+    return imp[i, I_FLOOR]
 
 
 @nb.njit(cache=True)
-def deal_floor(deal: I64, imp: I64, pool: I64, creative: I64, usd: int) -> tuple[int, int]:
+def deal_floor(deals: I64, d: int, imp: I64, i: int, pool: I64, cr_i: I64, c: int, usd: int) -> tuple[int, int]:
     """(floor, hash of its currency) of a bid through a deal; the deal's own currency is USD unless named."""
-    if creative[CR_MEDIA] == VIDEO:
-        floor = duration_floor(pool, deal[D_DURFLOORS0], deal[D_DURFLOORSN], creative[CR_DURATION_S])
+    if cr_i[c, CR_MEDIA] == VIDEO:
+        floor = duration_floor(pool, deals[d, D_DURFLOORS0], deals[d, D_DURFLOORSN], cr_i[c, CR_DURATION_S])
         if floor >= 0:
-            return floor, (deal[D_FLOORCUR] if deal[D_FLOORCUR] != 0 else usd)
-    if deal[D_FLOOR] > 0:
-        return deal[D_FLOOR], (deal[D_FLOORCUR] if deal[D_FLOORCUR] != 0 else usd)
-    return imp_floor(imp, pool, creative), (imp[I_FLOORCUR] if imp[I_FLOORCUR] != 0 else usd)
+            return floor, (deals[d, D_FLOORCUR] if deals[d, D_FLOORCUR] != 0 else usd)
+    if deals[d, D_FLOOR] > 0:
+        return deals[d, D_FLOOR], (deals[d, D_FLOORCUR] if deals[d, D_FLOORCUR] != 0 else usd)
+    return imp_floor(imp, i, pool, cr_i, c), (imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd)
 
 
 @nb.njit(cache=True)
@@ -199,18 +203,18 @@ def currency_index(cur_hash: I64, h: int) -> int:
 
 
 @nb.njit(cache=True)
-def deal_admits(deal: I64, pool: I64, seat: int, domains: I64) -> bool:
+def deal_admits(deals: I64, d: int, pool: I64, seat: int, domains: I64, a: int) -> bool:
     """Whether a deal's wseat and wadomain lists admit this seat and advertiser (0-padded domain hashes)."""
-    if deal[D_WSEATN] > 0:
+    if deals[d, D_WSEATN] > 0:
         found = False
-        for k in range(deal[D_WSEAT0], deal[D_WSEAT0] + deal[D_WSEATN]):
+        for k in range(deals[d, D_WSEAT0], deals[d, D_WSEAT0] + deals[d, D_WSEATN]):
             found = found or pool[k] == seat
         if not found:
             return False
-    if deal[D_WADOMAINN] > 0:
-        for k in range(deal[D_WADOMAIN0], deal[D_WADOMAIN0] + deal[D_WADOMAINN]):
-            for d in range(domains.shape[0]):
-                if domains[d] != 0 and domains[d] == pool[k]:
+    if deals[d, D_WADOMAINN] > 0:
+        for k in range(deals[d, D_WADOMAIN0], deals[d, D_WADOMAIN0] + deals[d, D_WADOMAINN]):
+            for m in range(domains.shape[1]):
+                if domains[a, m] != 0 and domains[a, m] == pool[k]:
                     return True
         return False
     return True
@@ -218,136 +222,161 @@ def deal_admits(deal: I64, pool: I64, seat: int, domains: I64) -> bool:
 
 @nb.njit(cache=True)
 def find_deal(
-    imp: I64, deals: I64, pool: I64, li: int, seat: int, domains: I64, rows: U64, keys: U64, key_rows: I32
+    imp: I64,
+    i: int,
+    deals: I64,
+    pool: I64,
+    li: int,
+    seat: int,
+    domains: I64,
+    a: int,
+    rows: U64,
+    keys: U64,
+    key_rows: I32,
 ) -> int:
     """The first deal of the imp that line item ``li`` may use: its row, -1 if none."""
     word, bit = li >> 6, np.uint64(1) << np.uint64(li & 63)
-    for d in range(imp[I_DEAL0], imp[I_DEAL0] + imp[I_DEALN]):
+    for d in range(imp[i, I_DEAL0], imp[i, I_DEAL0] + imp[i, I_DEALN]):
         row = find_row(keys, key_rows, DIM_DEAL, deals[d, D_ID])
-        if row >= 0 and (rows[row, word] & bit) != np.uint64(0) and deal_admits(deals[d], pool, seat, domains):
+        if row >= 0 and (rows[row, word] & bit) != np.uint64(0) and deal_admits(deals, d, pool, seat, domains, a):
             return d
     return -1
 
 
 @nb.njit(cache=True)
-def pick_creative(imp: I64, pool: I64, cr_i: I64, first: int, count: int, state: U64) -> int:
+def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, count: int, state: U64) -> int:
     """One of the line item's creatives that fit, each equally likely; -1 if none fits."""
     seen = 0
     chosen = -1
     for c in range(first, first + count):
-        if fits(imp, pool, cr_i[c]):
+        if fits(imp, i, pool, ad, cr_i, c):
             seen += 1
-            if seen == 1 or _random(state) * seen < 1.0:
+            if seen == 1 or next_random(state) % np.uint64(seen) == np.uint64(0):
                 chosen = c
     return chosen
 
 
 @nb.njit(cache=True)
-def rank_imp(
+def collect_top(
     i: int,
+    r: int,
+    profiles: U8,
+    q: I64,
+    matched: U64,
+    rows: U64,
+    scratch_rows: I32,
+    n_rows: int,
+    item: I32,
+    prior: F64,
+    multiplier: F64,
+    available: I64,
+    seed: np.uint64,
+    bound: float,
+    top_li: I64,
+    top_score: F64,
+) -> int:
+    """The line items of imp ``i`` with the highest cheap scores below ``bound``, unordered; returns how many (<= TOP).
+
+    Scores are a pure function of (seed, line item, request), so a second call with the lowest score as ``bound`` goes
+    on where the first one stopped.
+    """
+    zero, one = np.uint64(0), np.uint64(1)
+    known = q[r, Q_FOUND] != 0
+    n = 0
+    lowest = 0
+    progress = q[r, Q_REASON]
+    for w in range(matched.shape[1]):
+        word = matched[r, w]
+        if word == zero:
+            continue
+        progress = max(progress, P_FORMAT)
+        fit = zero
+        for k in range(n_rows):
+            fit |= rows[scratch_rows[k], w]
+        word &= fit
+        while word != zero:
+            li = (w << 6) + lowest_bit(word)
+            word &= word - one
+            if available[li] <= 0:
+                progress = max(progress, P_BUDGET)
+                continue
+            noise = np.float64(mix64(seed + np.uint64(li)) >> np.uint64(11)) * UNIT
+            score = prior[li] * multiplier[li] * (0.5 + noise)
+            if known:
+                intent = profiles[r, P_INTENT + item[li, IT_PRODUCT]]
+                if intent != 255:
+                    score *= 0.25 + intent * (2.0 / 254.0)
+            if score >= bound:
+                continue
+            if n < TOP:
+                top_li[n], top_score[n] = li, score
+                n += 1
+                if n < TOP:
+                    continue
+            elif score <= top_score[lowest]:
+                continue
+            else:
+                top_li[lowest], top_score[lowest] = li, score
+            lowest = 0
+            for k in range(1, TOP):
+                if top_score[k] < top_score[lowest]:
+                    lowest = k
+    q[r, Q_REASON] = progress
+    return n
+
+
+@nb.njit(cache=True)
+def try_line_item(
+    i: int,
+    r: int,
+    li: int,
     imp: I64,
     deals: I64,
     pool: I64,
-    profile: U8,
     q: I64,
-    words: U64,
     rows: U64,
     keys: U64,
     key_rows: I32,
-    any_row: I32,
-    li_i: I64,
+    item: I32,
+    ad: I64,
     cr_i: I64,
     adv_domains: I64,
     seat_hash: I64,
     cur_hash: I64,
     usd: int,
-    prior: F64,
-    multiplier: F64,
-    available: I64,
-    k_max: int,
     state: U64,
-    scratch_rows: I32,
-    scores: F64,
     out: I64,
     n_out: int,
 ) -> int:
-    """Append the top candidates of imp row ``i`` to ``out``; the new count."""
-    count_rows = imp_rows(imp, pool, keys, key_rows, any_row, scratch_rows)
-    private = imp[I_PRIVATE_AUCTION] == 1
-    has_deals = imp[I_DEALN] > 0
-    begin = n_out
-    kept = 0
-    worst = 0.0
-    found_profile = q[Q_FOUND] != 0
-    zero = np.uint64(0)
-    progress = q[Q_REASON]
-    for w in range(words.shape[0]):
-        word = words[w]
-        if word == zero:
-            continue
-        progress = max(progress, P_FORMAT)
-        fit = zero
-        for k in range(count_rows):
-            fit |= rows[scratch_rows[k], w]
-        word &= fit
-        while word != zero:
-            li = (w << 6) + lowest_bit(word)
-            word &= word - np.uint64(1)
-            if available[li] <= 0:
-                progress = max(progress, P_BUDGET)
-                continue
-            score = prior[li] * multiplier[li] * (0.5 + _random(state))
-            if found_profile:
-                intent = profile[P_INTENT + li_i[li, LI_PRODUCT]]
-                if intent != 255:
-                    score *= 0.25 + 2.0 * intent / 254.0
-            if kept == k_max and score <= worst:
-                continue
-            deal = -1
-            if has_deals:
-                domains = adv_domains[li_i[li, LI_ADVERTISER]]
-                deal = find_deal(imp, deals, pool, li, seat_hash[li_i[li, LI_SEAT]], domains, rows, keys, key_rows)
-            if deal < 0 and (private or (li_i[li, LI_FLAGS] & LIF_DEAL_ONLY) != 0):
-                progress = max(progress, P_DEAL)
-                continue
-            creative = pick_creative(imp, pool, cr_i, li_i[li, LI_CREATIVE0], li_i[li, LI_CREATIVES], state)
-            if creative < 0:
-                continue
-            at = q[Q_AT]
-            if deal >= 0:
-                floor, cur = deal_floor(deals[deal], imp, pool, cr_i[creative], usd)
-                if deals[deal, D_AT] > 0:
-                    at = deals[deal, D_AT]
-            else:
-                floor = imp_floor(imp, pool, cr_i[creative])
-                cur = imp[I_FLOORCUR] if imp[I_FLOORCUR] != 0 else usd
-            floorcur = currency_index(cur_hash, cur)
-            if floorcur < 0:
-                progress = max(progress, P_CURRENCY)
-                continue
-            slot = kept
-            if kept == k_max:
-                slot = 0
-                for k in range(1, k_max):
-                    if scores[k] < scores[slot]:
-                        slot = k
-            else:
-                kept += 1
-            scores[slot] = score
-            row = out[begin + slot]
-            row[C_IMP] = i
-            row[C_LI] = li
-            row[C_CR] = creative
-            row[C_DEAL] = deal
-            row[C_FLOOR] = floor
-            row[C_FLOORCUR] = floorcur
-            row[C_AT] = at
-            if kept == k_max:
-                worst = scores[0]
-                for k in range(1, k_max):
-                    worst = min(worst, scores[k])
-    q[Q_REASON] = progress
-    return begin + kept
+    """Write line item ``li`` as candidate row ``n_out`` if it may really bid on imp ``i``; P_VALUE or why not."""
+    deal = -1
+    if imp[i, I_DEALN] > 0:
+        seat, advertiser = seat_hash[item[li, IT_SEAT]], item[li, IT_ADVERTISER]
+        deal = find_deal(imp, i, deals, pool, li, seat, adv_domains, advertiser, rows, keys, key_rows)
+    if deal < 0 and (imp[i, I_PRIVATE_AUCTION] == 1 or (item[li, IT_FLAGS] & LIF_DEAL_ONLY) != 0):
+        return P_DEAL
+    creative = pick_creative(imp, i, pool, ad, cr_i, item[li, IT_CREATIVE0], item[li, IT_CREATIVES], state)
+    if creative < 0:
+        return P_FORMAT
+    at = q[r, Q_AT]
+    if deal >= 0:
+        floor, cur = deal_floor(deals, deal, imp, i, pool, cr_i, creative, usd)
+        if deals[deal, D_AT] > 0:
+            at = deals[deal, D_AT]
+    else:
+        floor = imp_floor(imp, i, pool, cr_i, creative)
+        cur = imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd
+    floorcur = currency_index(cur_hash, cur)
+    if floorcur < 0:
+        return P_CURRENCY
+    out[n_out, C_IMP] = i
+    out[n_out, C_LI] = li
+    out[n_out, C_CR] = creative
+    out[n_out, C_DEAL] = deal
+    out[n_out, C_FLOOR] = floor
+    out[n_out, C_FLOORCUR] = floorcur
+    out[n_out, C_AT] = at
+    return P_VALUE
 
 
 @nb.njit(cache=True)
@@ -364,7 +393,8 @@ def rank(
     keys: U64,
     key_rows: I32,
     any_row: I32,
-    li_i: I64,
+    item: I32,
+    ad: I64,
     cr_i: I64,
     adv_domains: I64,
     seat_hash: I64,
@@ -376,7 +406,8 @@ def rank(
     k_max: int,
     state: U64,
     scratch_rows: I32,
-    scores: F64,
+    top_li: I64,
+    top_score: F64,
     out: I64,
     cand_imp: I32,
     cand_li: I32,
@@ -391,11 +422,50 @@ def rank(
         r = imp[i, I_REQ]
         if q[r, Q_NBR] != GO or some[r] == 0 or n > limit:
             continue
-        n = rank_imp(
-            i, imp[i], deals, pool, profiles[r], q[r], matched[r], rows, keys, key_rows, any_row, li_i, cr_i,
-            adv_domains, seat_hash, cur_hash, usd, prior, multiplier, available, k_max, state, scratch_rows, scores, out, n,
-        )  # fmt: skip
-    for c in range(n):
-        cand_imp[c] = out[c, C_IMP]
-        cand_li[c] = out[c, C_LI]
+        n_rows = imp_rows(imp, i, pool, keys, key_rows, any_row, scratch_rows)
+        seed = next_random(state)
+        bound = np.inf
+        kept = 0
+        for _ in range(ROUNDS):
+            collected = collect_top(
+                i, r, profiles, q, matched, rows, scratch_rows, n_rows, item, prior, multiplier, available, seed,
+                bound, top_li, top_score,
+            )  # fmt: skip
+            for left in range(collected, 0, -1):
+                best = 0
+                for k in range(1, left):
+                    if top_score[k] > top_score[best]:
+                        best = k
+                li, bound = top_li[best], top_score[best]
+                top_li[best], top_score[best] = top_li[left - 1], top_score[left - 1]
+                came = try_line_item(
+                    i, r, li, imp, deals, pool, q, rows, keys, key_rows, item, ad, cr_i, adv_domains, seat_hash,
+                    cur_hash, usd, state, out, n,
+                )  # fmt: skip
+                if came == P_VALUE:
+                    cand_imp[n] = i
+                    cand_li[n] = li
+                    n += 1
+                    kept += 1
+                    if kept == k_max:
+                        break
+                else:
+                    q[r, Q_REASON] = max(q[r, Q_REASON], came)
+            if kept == k_max or collected < TOP:
+                break
     return n
+
+
+def pack_items(li_i: I64) -> I32:
+    """int32[L, IT_WIDTH]: what ranking reads of int64[L, LI_WIDTH] line items."""
+    item = np.zeros((len(li_i), IT_WIDTH), np.int32)
+    for to, column in (
+        (IT_CREATIVE0, LI_CREATIVE0),
+        (IT_CREATIVES, LI_CREATIVES),
+        (IT_FLAGS, LI_FLAGS),
+        (IT_SEAT, LI_SEAT),
+        (IT_ADVERTISER, LI_ADVERTISER),
+        (IT_PRODUCT, LI_PRODUCT),
+    ):
+        item[:, to] = li_i[:, column]
+    return item

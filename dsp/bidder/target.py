@@ -1,9 +1,8 @@
 """Stage 4, target: which line items want this request?
 
 The bitmap index of a snapshot (`dsp.catalog.layout`) has a row of bits per (dimension, value). For each request the
-rows of its values are looked up once; then one pass over the words of the bitmap ORs the rows within an inclusive
-dimension, ANDs across dimensions, and clears what an exclusive row names. Words that become empty are left at once, so
-the most selective dimensions come first. Cost is linear in line items / 64.
+rows of its values are looked up once; then the rows within an inclusive dimension are ORed, dimensions ANDed, and what
+an exclusive row names is cleared, each a vector operation over whole rows. Cost is linear in line items / 64.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from dsp.audience.profile import (
     P_SEGMENTS,
 )
 from dsp.bidder.gate import BROWSER_NAMES_HASH, GO, OS_NAMES_HASH, Q_BROWSER, Q_FOUND, Q_NBR, Q_OS, TIER1_HASH, tier1_of
-from dsp.catalog.index import find_row
 from dsp.catalog.layout import (
     DIM_ACAT,
     DIM_AGE,
@@ -38,6 +36,7 @@ from dsp.catalog.layout import (
     DIM_EXCHANGE,
     DIM_GEO,
     DIM_INCOME,
+    DIM_KEY_MULTIPLIER,
     DIM_LANGUAGE,
     DIM_NOT_CATEGORY,
     DIM_NOT_GEO,
@@ -84,9 +83,11 @@ from dsp.openrtb.columns import (
     R_WSEAT0,
     R_WSEATN,
 )
-from dsp.openrtb.hashing import hash_bytes, hash_combine
+from dsp.openrtb.hashing import hash_bytes, hash_combine, mix64
 
-MAX_ROWS = 4096  # rows looked up for one request; only values that some line item names have one
+MAX_VALUES = 16_384  # values looked up for one request; a longer block list than this and nobody bids
+NOBODY = -1
+DOT = 46
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -95,203 +96,266 @@ U8 = npt.NDArray[np.uint8]
 
 
 @nb.njit(cache=True)
-def _add(dim: int, value: int, keys: U64, key_rows: I32, out: I32, count: int) -> int:
-    """Append the row of (dim, value) to ``out`` if there is one; the new count."""
-    if value != 0 and count < MAX_ROWS:
-        row = find_row(keys, key_rows, dim, value)
-        if row >= 0:
-            out[count] = row
-            return count + 1
-    return count
-
-
-@nb.njit(cache=True)
-def _add_list(dim: int, pool: I64, start: int, n: int, keys: U64, key_rows: I32, out: I32, count: int) -> int:
-    for k in range(start, start + n):
-        count = _add(dim, pool[k], keys, key_rows, out, count)
-    return count
-
-
-@nb.njit(cache=True)
-def _add_site(dim: int, row: I64, text: U8, keys: U64, key_rows: I32, out: I32, count: int) -> int:
-    """The app's bundle, or the site's host and each parent domain of it ("m.news.com", "news.com")."""
-    if row[R_CHANNEL] == CHANNEL_APP:
-        return _add(dim, row[R_BUNDLE], keys, key_rows, out, count)
-    count = _add(dim, row[R_DOMAIN], keys, key_rows, out, count)
-    off, end = row[R_HOST_OFF], row[R_HOST_OFF] + row[R_HOST_LEN]
-    for k in range(off, end):
-        if text[k] == 46:  # "."
-            count = _add(dim, hash_bytes(text, k + 1, end - k - 1), keys, key_rows, out, count)
-    return count
-
-
-@nb.njit(cache=True)
-def _close(dim: int, any_row: I32, out: I32, count: int, ends: I32, groups: int) -> int:
-    """End the group of an inclusive dimension; with no row found for it, its "any" row stands in."""
-    begin = ends[groups - 1] if groups > 0 else 0
-    if count == begin and any_row[dim] >= 0:
-        out[count] = any_row[dim]
-        count += 1
-    ends[groups] = count
-    return count
-
-
-@nb.njit(cache=True)
-def request_rows(
-    row: I64,
+def request_values(
+    r: int,
+    req: I64,
     q: I64,
     pool: I64,
     text: U8,
-    profile: U8,
+    profiles: U8,
     half_hour: int,
     today_d: int,
-    keys: U64,
-    key_rows: I32,
-    any_row: I32,
     used: U8,
     tier1_keys: I64,
     tier1_values: I64,
-    inc: I32,
-    ends: I32,
-    exc: I32,
+    dims: I64,
+    values: I64,
+    ends: I64,
+    absent: I64,
 ) -> tuple[int, int]:
-    """Look up the bitmap rows of one request's values.
+    """List what request ``r`` says in every dimension that some line item has a rule in.
 
-    ``inc`` gets the inclusive rows, group g of them (one dimension) ending at ``ends[g]``; ``exc`` the exclusive rows.
-    Returns (number of groups, number of exclusive rows).
+    Value m is ``values[m]`` of dimension ``dims[m]``; group g (one dimension) ends at ``ends[g]`` and, when none of its
+    values has a row, falls back as ``absent[g]`` says: a dimension's "any" row, or NOBODY. Returns (inclusive groups,
+    end of the exclusive values, which follow those of the last group).
     """
-    g = 0
-    c = 0
-    country = row[R_COUNTRY]
-    region = hash_combine(country, row[R_REGION])
-    city = hash_combine(region, row[R_CITY])
+    limit = dims.shape[0] - MAX_SEGMENTS - 8
+    g = m = 0
+    country = req[r, R_COUNTRY]
+    region = hash_combine(country, req[r, R_REGION])
+    city = hash_combine(region, req[r, R_CITY])
     if used[DIM_GEO]:
-        c = _add(DIM_GEO, country, keys, key_rows, inc, c)
-        c = _add(DIM_GEO, region, keys, key_rows, inc, c)
-        c = _add(DIM_GEO, city, keys, key_rows, inc, c)
-        c = _close(DIM_GEO, any_row, inc, c, ends, g)
+        dims[m], values[m] = DIM_GEO, country
+        dims[m + 1], values[m + 1] = DIM_GEO, region
+        dims[m + 2], values[m + 2] = DIM_GEO, city
+        m += 3
+        ends[g], absent[g] = m, DIM_GEO
         g += 1
-    if used[DIM_SITE]:
-        c = _add_site(DIM_SITE, row, text, keys, key_rows, inc, c)
-        c = _close(DIM_SITE, any_row, inc, c, ends, g)
-        g += 1
-    for k in range(8):
+    found = q[r, Q_FOUND] != 0
+    for k in range(11):
+        dim = value = 0
         if k == 0:
-            dim, value = DIM_EXCHANGE, row[R_EXCHANGE] + 1
+            dim, value = DIM_EXCHANGE, req[r, R_EXCHANGE] + 1
         elif k == 1:
             dim, value = DIM_DAYPART, half_hour + 1
         elif k == 2:
-            dim, value = DIM_OS, OS_NAMES_HASH[q[Q_OS]] if q[Q_OS] > 0 else 0
+            dim = DIM_OS
+            if q[r, Q_OS] > 0:
+                value = OS_NAMES_HASH[q[r, Q_OS]]
         elif k == 3:
-            dim, value = DIM_DEVICETYPE, row[R_DEVICETYPE] + 1 if row[R_DEVICETYPE] > 0 else 0
+            dim = DIM_DEVICETYPE
+            if req[r, R_DEVICETYPE] > 0:
+                value = req[r, R_DEVICETYPE] + 1
         elif k == 4:
-            dim, value = DIM_LANGUAGE, row[R_LANG]
+            dim, value = DIM_LANGUAGE, req[r, R_LANG]
         elif k == 5:
-            dim, value = DIM_PUBLISHER, row[R_PUBLISHER]
+            dim, value = DIM_PUBLISHER, req[r, R_PUBLISHER]
         elif k == 6:
-            dim, value = DIM_CONNECTION, row[R_CONNECTIONTYPE] + 1 if row[R_CONNECTIONTYPE] > 0 else 0
+            dim = DIM_CONNECTION
+            if req[r, R_CONNECTIONTYPE] > 0:
+                value = req[r, R_CONNECTIONTYPE] + 1
+        elif k == 7:
+            dim, value = DIM_CHANNEL, req[r, R_CHANNEL] + 1
+        elif k == 8:
+            dim = DIM_BROWSER
+            if q[r, Q_BROWSER] > 0:
+                value = BROWSER_NAMES_HASH[q[r, Q_BROWSER]]
+        elif k == 9:
+            dim = DIM_AGE
+            if found:
+                value = int(profiles[r, P_AGE_BAND]) + 1
         else:
-            dim, value = DIM_CHANNEL, row[R_CHANNEL] + 1
+            dim = DIM_INCOME
+            if found:
+                value = int(profiles[r, P_INCOME_BAND]) + 1
         if used[dim]:
-            c = _add(dim, value, keys, key_rows, inc, c)
-            c = _close(dim, any_row, inc, c, ends, g)
+            dims[m], values[m] = dim, value
+            m += 1
+            ends[g], absent[g] = m, dim
             g += 1
-    if used[DIM_BROWSER]:
-        c = _add(DIM_BROWSER, BROWSER_NAMES_HASH[q[Q_BROWSER]] if q[Q_BROWSER] > 0 else 0, keys, key_rows, inc, c)
-        c = _close(DIM_BROWSER, any_row, inc, c, ends, g)
+    site = m
+    if used[DIM_SITE] or used[DIM_NOT_SITE]:
+        # The app's bundle, or the site's host and each parent domain of it ("m.news.com", "news.com").
+        if req[r, R_CHANNEL] == CHANNEL_APP:
+            dims[m], values[m] = DIM_SITE, req[r, R_BUNDLE]
+            m += 1
+        else:
+            dims[m], values[m] = DIM_SITE, req[r, R_DOMAIN]
+            m += 1
+            end = req[r, R_HOST_OFF] + req[r, R_HOST_LEN]
+            for at in range(req[r, R_HOST_OFF], end):
+                if text[at] == DOT and m < limit:
+                    dims[m], values[m] = DIM_SITE, hash_bytes(text, at + 1, end - at - 1)
+                    m += 1
+        ends[g], absent[g] = m, DIM_SITE
         g += 1
-    if used[DIM_CATEGORY]:
-        for k in range(row[R_CAT0], row[R_CAT0] + row[R_CATN]):
-            c = _add(DIM_CATEGORY, pool[k], keys, key_rows, inc, c)
-            c = _add(DIM_CATEGORY, TIER1_HASH[tier1_of(pool[k], tier1_keys, tier1_values)], keys, key_rows, inc, c)
-        c = _close(DIM_CATEGORY, any_row, inc, c, ends, g)
+    site_end = m
+    category = m
+    if used[DIM_CATEGORY] or used[DIM_NOT_CATEGORY]:
+        for k in range(req[r, R_CAT0], req[r, R_CAT0] + req[r, R_CATN]):
+            if m + 1 < limit:
+                dims[m], values[m] = DIM_CATEGORY, pool[k]
+                tier = tier1_of(pool[k], tier1_keys, tier1_values)
+                dims[m + 1], values[m + 1] = DIM_CATEGORY, TIER1_HASH[tier]
+                m += 2
+        ends[g], absent[g] = m, DIM_CATEGORY
         g += 1
-    found = q[Q_FOUND] != 0
+    category_end = m
     segments = 0
     if found:
-        segments = min(int(profile[P_N_SEGMENTS]), MAX_SEGMENTS)
+        segments = min(int(profiles[r, P_N_SEGMENTS]), MAX_SEGMENTS)
     if used[DIM_SEGMENT]:
         for s in range(segments):
             at = P_SEGMENT_EXPIRY + 2 * s
-            if np.int64(profile[at]) + 256 * np.int64(profile[at + 1]) >= today_d:
+            if np.int64(profiles[r, at]) + 256 * np.int64(profiles[r, at + 1]) >= today_d:
                 at = P_SEGMENTS + 2 * s
-                number = np.int64(profile[at]) + 256 * np.int64(profile[at + 1])
-                c = _add(DIM_SEGMENT, number + 1, keys, key_rows, inc, c)
-        c = _close(DIM_SEGMENT, any_row, inc, c, ends, g)
+                dims[m] = DIM_SEGMENT
+                values[m] = np.int64(profiles[r, at]) + 256 * np.int64(profiles[r, at + 1]) + 1
+                m += 1
+        ends[g], absent[g] = m, DIM_SEGMENT
         g += 1
-    if used[DIM_AGE]:
-        c = _add(DIM_AGE, np.int64(profile[P_AGE_BAND]) + 1 if found else 0, keys, key_rows, inc, c)
-        c = _close(DIM_AGE, any_row, inc, c, ends, g)
-        g += 1
-    if used[DIM_INCOME]:
-        c = _add(DIM_INCOME, np.int64(profile[P_INCOME_BAND]) + 1 if found else 0, keys, key_rows, inc, c)
-        c = _close(DIM_INCOME, any_row, inc, c, ends, g)
-        g += 1
-    # Lists of the request that name what may bid at all: an absent list admits everybody, a present one only its own.
-    cattax_1 = row[R_CATTAX] <= 1
-    if row[R_ACATN] > 0 and cattax_1:
-        c = _add_list(DIM_ACAT, pool, row[R_ACAT0], row[R_ACATN], keys, key_rows, inc, c)
-        ends[g] = c
-        g += 1
-    if row[R_WSEATN] > 0:
-        c = _add_list(DIM_WSEAT, pool, row[R_WSEAT0], row[R_WSEATN], keys, key_rows, inc, c)
-        ends[g] = c
-        g += 1
-    if row[R_WLANGN] > 0:
-        c = _add_list(DIM_WLANG, pool, row[R_WLANG0], row[R_WLANGN], keys, key_rows, inc, c)
-        c = _close(DIM_WLANG, any_row, inc, c, ends, g)
-        g += 1
-
-    e = 0
+    # Lists of the request that name who may bid at all: an absent list admits everybody, a present one only its own.
+    cattax_1 = req[r, R_CATTAX] <= 1
+    for k in range(3):
+        if k == 0:
+            dim, start, count = DIM_ACAT, req[r, R_ACAT0], req[r, R_ACATN] if cattax_1 else 0
+        elif k == 1:
+            dim, start, count = DIM_WSEAT, req[r, R_WSEAT0], req[r, R_WSEATN]
+        else:
+            dim, start, count = DIM_WLANG, req[r, R_WLANG0], req[r, R_WLANGN]
+        if count > 0:
+            for at in range(start, start + count):
+                if m < limit:
+                    dims[m], values[m] = dim, pool[at]
+                    m += 1
+            ends[g], absent[g] = m, NOBODY
+            g += 1
+    # From here on: exclusive values.
     if used[DIM_NOT_GEO]:
-        e = _add(DIM_NOT_GEO, country, keys, key_rows, exc, e)
-        e = _add(DIM_NOT_GEO, region, keys, key_rows, exc, e)
-        e = _add(DIM_NOT_GEO, city, keys, key_rows, exc, e)
+        dims[m], values[m] = DIM_NOT_GEO, country
+        dims[m + 1], values[m + 1] = DIM_NOT_GEO, region
+        dims[m + 2], values[m + 2] = DIM_NOT_GEO, city
+        m += 3
     if used[DIM_NOT_SITE]:
-        e = _add_site(DIM_NOT_SITE, row, text, keys, key_rows, exc, e)
-    if used[DIM_NOT_PUBLISHER]:
-        e = _add(DIM_NOT_PUBLISHER, row[R_PUBLISHER], keys, key_rows, exc, e)
+        for k in range(site, site_end):
+            if m < limit:
+                dims[m], values[m] = DIM_NOT_SITE, values[k]
+                m += 1
     if used[DIM_NOT_CATEGORY]:
-        for k in range(row[R_CAT0], row[R_CAT0] + row[R_CATN]):
-            e = _add(DIM_NOT_CATEGORY, pool[k], keys, key_rows, exc, e)
-            e = _add(DIM_NOT_CATEGORY, TIER1_HASH[tier1_of(pool[k], tier1_keys, tier1_values)], keys, key_rows, exc, e)
+        for k in range(category, category_end):
+            if m < limit:
+                dims[m], values[m] = DIM_NOT_CATEGORY, values[k]
+                m += 1
+    if used[DIM_NOT_PUBLISHER]:
+        dims[m], values[m] = DIM_NOT_PUBLISHER, req[r, R_PUBLISHER]
+        m += 1
     if used[DIM_NOT_SEGMENT]:
         for s in range(segments):
             at = P_SEGMENTS + 2 * s
-            number = np.int64(profile[at]) + 256 * np.int64(profile[at + 1])
-            e = _add(DIM_NOT_SEGMENT, number + 1, keys, key_rows, exc, e)
-    if cattax_1:
-        e = _add_list(DIM_BCAT, pool, row[R_BCAT0], row[R_BCATN], keys, key_rows, exc, e)
-    e = _add_list(DIM_BADV, pool, row[R_BADV0], row[R_BADVN], keys, key_rows, exc, e)
-    e = _add_list(DIM_BAPP, pool, row[R_BAPP0], row[R_BAPPN], keys, key_rows, exc, e)
-    e = _add_list(DIM_BSEAT, pool, row[R_BSEAT0], row[R_BSEATN], keys, key_rows, exc, e)
-    return g, e
+            dims[m] = DIM_NOT_SEGMENT
+            values[m] = np.int64(profiles[r, at]) + 256 * np.int64(profiles[r, at + 1]) + 1
+            m += 1
+    for k in range(4):
+        if k == 0:
+            dim, start, count = DIM_BCAT, req[r, R_BCAT0], req[r, R_BCATN] if cattax_1 else 0
+        elif k == 1:
+            dim, start, count = DIM_BADV, req[r, R_BADV0], req[r, R_BADVN]
+        elif k == 2:
+            dim, start, count = DIM_BAPP, req[r, R_BAPP0], req[r, R_BAPPN]
+        else:
+            dim, start, count = DIM_BSEAT, req[r, R_BSEAT0], req[r, R_BSEATN]
+        for at in range(start, start + count):
+            if m == dims.shape[0]:
+                return -1, 0  # more blocks than we can look at: nobody bids, rather than a blocked one
+            dims[m], values[m] = dim, pool[at]
+            m += 1
+    return g, m
 
 
 @nb.njit(cache=True)
-def match_words(rows: U64, live: U64, inc: I32, ends: I32, groups: int, exc: I32, n_exc: int, out: U64) -> int:
-    """AND the groups over the live line items into ``out`` uint64[W]; returns the number of non-empty words."""
-    some = 0
-    zero = np.uint64(0)
-    for w in range(live.shape[0]):
-        acc = live[w]
-        begin = 0
-        for g in range(groups):
-            if acc == zero:
-                break
-            end = ends[g]
-            either = zero
-            for k in range(begin, end):
-                either |= rows[inc[k], w]
-            acc &= either
-            begin = end
-        if acc != zero:
-            for k in range(n_exc):
-                acc &= ~rows[exc[k], w]
-        out[w] = acc
-        if acc != zero:
-            some += 1
-    return some
+def find_rows(
+    groups: int,
+    end: int,
+    dims: I64,
+    values: I64,
+    ends: I64,
+    absent: I64,
+    keys: U64,
+    key_rows: I32,
+    any_row: I32,
+    out: I32,
+) -> int:
+    """Look up the bitmap rows of the listed values, dropping values without one; ``ends`` then bounds rows in ``out``.
+
+    Returns the end of the exclusive rows, which follow those of the last group. The probe is that of
+    `dsp.catalog.index.find_row`, in line: a call would cost more than the look-up.
+    """
+    mask = np.uint64(keys.shape[0] - 1)
+    multiplier = np.uint64(DIM_KEY_MULTIPLIER)
+    zero, one = np.uint64(0), np.uint64(1)
+    n = m = 0
+    for g in range(groups + 1):
+        stop = ends[g] if g < groups else end
+        begin = n
+        while m < stop:
+            if values[m] != 0:
+                key = np.uint64(values[m]) ^ (np.uint64(dims[m] + 1) * multiplier)
+                if key == zero:
+                    key = one
+                slot = mix64(key) & mask
+                while keys[slot] != zero:
+                    if keys[slot] == key:
+                        out[n] = key_rows[slot]
+                        n += 1
+                        break
+                    slot = (slot + one) & mask
+            m += 1
+        if g < groups:
+            if n == begin and absent[g] != NOBODY and any_row[absent[g]] >= 0:
+                out[n] = any_row[absent[g]]
+                n += 1
+            ends[g] = n
+    return n
+
+
+@nb.njit(cache=True)
+def match_words(
+    rows: U64, live: U64, found: I32, ends: I64, groups: int, end: int, either: U64, matched: U64, r: int
+) -> int:
+    """AND the groups over the live line items into ``matched[r]`` uint64[W]; returns 1 if any line item is left.
+
+    Row by row, not word by word: each inner loop is a run over contiguous words that the compiler makes vector code of.
+    ``either`` uint64[W] is scratch.
+    """
+    words = live.shape[0]
+    out = matched[r]
+    for w in range(words):
+        out[w] = live[w]
+    begin = 0
+    for g in range(groups):
+        stop = ends[g]
+        if stop - begin == 1:
+            row = rows[found[begin]]
+            for w in range(words):
+                out[w] &= row[w]
+        else:
+            for w in range(words):
+                either[w] = np.uint64(0)
+            for k in range(begin, stop):
+                row = rows[found[k]]
+                for w in range(words):
+                    either[w] |= row[w]
+            for w in range(words):
+                out[w] &= either[w]
+        begin = stop
+    for k in range(begin, end):
+        row = rows[found[k]]
+        for w in range(words):
+            out[w] &= ~row[w]
+    some = np.uint64(0)
+    for w in range(words):
+        some |= out[w]
+    return 1 if some != np.uint64(0) else 0
 
 
 @nb.njit(cache=True)
@@ -312,22 +376,29 @@ def target(
     tier1_keys: I64,
     tier1_values: I64,
     live: U64,
-    inc: I32,
-    ends: I32,
-    exc: I32,
+    dims: I64,
+    values: I64,
+    ends: I64,
+    absent: I64,
+    found: I32,
+    either: U64,
     matched: U64,
     some: I64,
 ) -> None:
-    """Fill ``matched`` uint64[n, W] with the line items that want each request, ``some`` with its non-empty words.
+    """Fill ``matched`` uint64[n, W] with the line items that want each request, ``some`` with 1 where there is any.
 
-    ``live`` uint64[W] has the line items in flight, unpaused, with money left. ``inc``, ``ends``, ``exc`` are scratch.
+    ``live`` uint64[W] has the line items in flight, unpaused, with money left. ``dims``, ``values``, ``ends``,
+    ``absent``, ``found`` and ``either`` are scratch.
     """
     for r in range(n):
         some[r] = 0
         if q[r, Q_NBR] != GO:
             continue
-        groups, n_exc = request_rows(
-            req[r], q[r], pool, text, profiles[r], half_hour, today_d, keys, key_rows, any_row, used,
-            tier1_keys, tier1_values, inc, ends, exc,
+        groups, end = request_values(
+            r, req, q, pool, text, profiles, half_hour, today_d, used, tier1_keys, tier1_values, dims, values, ends,
+            absent,
         )  # fmt: skip
-        some[r] = match_words(rows, live, inc, ends, groups, exc, n_exc, matched[r])
+        if groups < 0:
+            continue
+        end = find_rows(groups, end, dims, values, ends, absent, keys, key_rows, any_row, found)
+        some[r] = match_words(rows, live, found, ends, groups, end, either, matched, r)

@@ -9,8 +9,8 @@ from dsp.audience.store import KEY_BYTES, MAX_KEYS
 from dsp.base.token import TOKEN_BYTES
 from dsp.bidder.gate import Q_WIDTH
 from dsp.bidder.price import B_WIDTH
-from dsp.bidder.rank import C_WIDTH
-from dsp.bidder.target import MAX_ROWS
+from dsp.bidder.rank import C_WIDTH, TOP
+from dsp.bidder.target import MAX_VALUES
 from dsp.model.context import CTX_WIDTH
 from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
 
@@ -32,6 +32,7 @@ class Workspace:
         self.profiles = np.zeros((MAX_BATCH, PROFILE_BYTES), np.uint8)
         self.found = np.zeros(MAX_BATCH, np.int64)
         self.matched = np.zeros((MAX_BATCH, words), np.uint64)
+        self.either = np.zeros(words, np.uint64)
         self.some = np.zeros(MAX_BATCH, np.int64)
         self.ctx = np.zeros((MAX_IMP_ROWS, CTX_WIDTH), np.int64)  # imps
         self.cand = np.zeros((candidates + 64, C_WIDTH), np.int64)  # candidates
@@ -43,11 +44,14 @@ class Workspace:
         self.bids = np.zeros((MAX_IMP_ROWS, B_WIDTH), np.int64)  # bids
         self.first_bid = np.zeros(MAX_BATCH + 1, np.int64)
         self.records = np.zeros((MAX_IMP_ROWS, TOKEN_BYTES), np.uint8)
-        self.inc = np.zeros(MAX_ROWS + 64, np.int32)  # rows looked up for one request
-        self.exc = np.zeros(MAX_ROWS + 64, np.int32)
-        self.ends = np.zeros(64, np.int32)
+        self.dims = np.zeros(MAX_VALUES, np.int64)  # values looked up for one request
+        self.values = np.zeros(MAX_VALUES, np.int64)
+        self.rows_found = np.zeros(MAX_VALUES + 64, np.int32)
+        self.ends = np.zeros(64, np.int64)
+        self.absent = np.zeros(64, np.int64)
         self.imp_rows = np.zeros(256, np.int32)
-        self.scores = np.zeros(64, np.float64)
+        self.top_li = np.zeros(TOP, np.int64)
+        self.top_score = np.zeros(TOP, np.float64)
         self.random = np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0xFFFFFFFFFFFFFFFF], np.uint64)
         self.tokens = np.full(MAX_EXCHANGES, 1.0, np.float64)  # QPS buckets by exchange index
         self.tokens_ns = np.zeros(MAX_EXCHANGES, np.int64)
