@@ -85,6 +85,7 @@ class Definition:
 
 
 EXCHANGES = Capacity("exchange", 64)
+UNKNOWN_EXCHANGE = EXCHANGES.size - 1  # the last slot of a Capacity label is for what has no number
 
 DEFINITIONS: tuple[Definition, ...] = (
     Definition(
@@ -381,7 +382,8 @@ class _Role(Collector):
             return [(value, True) for value in values]
         path = labels_path(self._directory, values.name)
         names = json.loads(path.read_text()) if path.exists() else []
-        return [(names[i], True) if i < len(names) else (str(i), False) for i in range(values.size)]
+        known = [(names[i], True) if i < len(names) else (str(i), False) for i in range(values.size - 1)]
+        return [*known, ("unknown", False)]
 
 
 def render(directory: Path, role_prefix: str) -> bytes:

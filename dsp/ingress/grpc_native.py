@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from dsp.base.config import BidderConfig
-from dsp.base.metrics import OUTCOMES, SHED_REASONS, Metrics
+from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
@@ -102,14 +102,14 @@ class GrpcNativeFront:
             exchange = exchange_of(key) if key else -1
             if exchange < 0:
                 front.fail(call, UNAUTHENTICATED, NO_TOKEN)
-                self._requests[0, OUTCOMES.index("unauthorized")] += 1
+                self._requests[UNKNOWN_EXCHANGE, OUTCOMES.index("unauthorized")] += 1
             elif len(body) > MAX_BODY_BYTES:
                 front.fail(call, RESOURCE_EXHAUSTED, f"message larger than {MAX_BODY_BYTES} bytes")
-                self._requests[exchange, OUTCOMES.index("too_large")] += 1
+                self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("too_large")] += 1
             elif len(waiting) >= limit:
                 front.fail(call, RESOURCE_EXHAUSTED, "more calls are waiting than this worker's queue_limit")
                 self._shed[SHED_REASONS.index("queue")] += 1
-                self._requests[exchange, OUTCOMES.index("shed")] += 1
+                self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("shed")] += 1
             else:
                 waiting.append((call, body, exchange, now_ns))
 

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from dsp.base.config import BidderConfig
-from dsp.base.metrics import OUTCOMES, SHED_REASONS, Metrics
+from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE, Answer
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
@@ -74,11 +74,11 @@ class GrpcioFront:
         key = dict(context.invocation_metadata()).get("authorization")
         exchange = self.engine.exchange_of_token(key) if key else -1
         if exchange < 0:
-            self._requests[0, OUTCOMES.index("unauthorized")] += 1
+            self._requests[UNKNOWN_EXCHANGE, OUTCOMES.index("unauthorized")] += 1
             context.abort(grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
         if self._calls.qsize() >= self._config.queue_limit:
             self._shed[SHED_REASONS.index("queue")] += 1
-            self._requests[exchange, OUTCOMES.index("shed")] += 1
+            self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("shed")] += 1
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "more calls wait than this worker's queue_limit")
         reply: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._calls.put((body, exchange, now_ns, reply))

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dsp.base.config import BidderConfig
-from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, Metrics
+from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.gzips import GzipError, GzipTooLargeError, accepts_gzip, gunzip, gzip_answer
@@ -72,6 +72,7 @@ class HttpFront:
         self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
         self._server = RsgiServer(self._arrive, config.http_host, config.http_port, 2 * config.queue_limit)
         self.port = self._server.port
+        self._server.start()
 
     # --- a request's way in -------------------------------------------------------------------------------------------
 
@@ -97,12 +98,12 @@ class HttpFront:
         engine = self.engine
         exchange = engine.exchange_of(name)
         if exchange < 0:
-            self._refuse(proto, 404, -1, "bad", "unknown_exchange", f"no exchange named {name}")
+            self._refuse(proto, 404, UNKNOWN_EXCHANGE, "bad", "unknown_exchange", f"no exchange named {name}")
             self._discard(proto, length)
             return
         token = engine.exchange_token(exchange)
         if token and not shows_token(get("authorization"), token):
-            self._requests[exchange, OUTCOMES.index("unauthorized")] += 1
+            self._count(exchange, "unauthorized")
             more = ("www-authenticate", "Bearer")
             proto.response_empty(401, error_headers("this exchange needs authorization: Bearer <token>", more))
             self._discard(proto, length)
@@ -120,7 +121,7 @@ class HttpFront:
             return
         if len(self.reading) + len(self._pending) >= self._config.queue_limit:
             self._shed[SHED_REASONS.index("queue")] += 1
-            self._requests[exchange, OUTCOMES.index("shed")] += 1
+            self._count(exchange, "shed")
             proto.response_empty(429, error_headers("more requests are waiting than this worker's queue_limit"))
             self._discard(proto, length)
             return
@@ -181,9 +182,11 @@ class HttpFront:
     def _refuse(self, proto: Exchange, status: int, exchange: int, outcome: str, reason: str, message: str) -> None:
         """Answer what never reaches the engine, and count it (what reaches it, the engine counts)."""
         self._bad[BAD_REASONS.index(reason)] += 1
-        if exchange >= 0:
-            self._requests[min(exchange, len(self._requests) - 1), OUTCOMES.index(outcome)] += 1
+        self._count(exchange, outcome)
         proto.response_empty(status, error_headers(message, *((CLOSE,) if status == 413 else ())))
+
+    def _count(self, exchange: int, outcome: str) -> None:
+        self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index(outcome)] += 1
 
     def too_large(self, request: Request) -> None:
         """Refuse a request whose body is over the limit."""
@@ -257,7 +260,6 @@ class HttpFront:
 
         ``idle`` is called every tick.
         """
-        self._server.start()
         while not stopping():
             self._tick()
             idle()

@@ -76,9 +76,13 @@ class Supervisor:
         bidder = self._config.bidder
         metrics = MetricsServer(bidder.http_host, bidder.metrics_port, self._run, "bidder", self.ready)
         try:
-            for kind, count in (("http", bidder.http_workers), ("grpc", bidder.grpc_workers)):
-                for position in range(count):
-                    self._start(kind, position)
+            places = [("http", n) for n in range(bidder.http_workers)] + [
+                ("grpc", n) for n in range(bidder.grpc_workers)
+            ]
+            for k, (kind, position) in enumerate(places):
+                worker = self._start(kind, position)
+                if k == 0:  # it compiles what is not compiled yet, for all of them
+                    self._wait(lambda w=worker: self._stopping or self._serves(w) or w not in self.workers, READY_S)  # type: ignore[misc]
             while not self._stopping:
                 time.sleep(TICK_S)
                 self._tend()

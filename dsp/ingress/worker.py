@@ -69,7 +69,7 @@ class _Collector:
 
 
 def open_front(kind: str, config: Config, engine: Decider, metrics: Metrics) -> Front:
-    """The front of that kind, bound to its port but not yet serving. Raises OSError when the port is taken."""
+    """The front of that kind, listening. Raises OSError when the port is taken."""
     if kind == "http":
         from dsp.ingress.http import HttpFront
 

@@ -47,6 +47,7 @@ def test_counters_of_all_workers_add_up(tmp_path: Path) -> None:
     found = samples(tmp_path)
     assert found["dsp_bid_requests_total", (("exchange", "beta"), ("outcome", "bid"))] == 33
     assert found["dsp_imps_dropped_total", ()] == 3
+    assert not any(("exchange", "unknown") in labels for _, labels in found)
     assert found["dsp_no_bid_total", (("reason", "500"),)] == 6
 
 

@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from dsp.base.config import BidderConfig
-from dsp.base.metrics import OUTCOMES, Metrics
+from dsp.base.metrics import OUTCOMES, UNKNOWN_EXCHANGE, Metrics
 from dsp.ingress import grpc_native, grpcio_front
 from dsp.ingress.grpc_native import GrpcNativeFront
 from dsp.ingress.grpc_side import BID, SERVICE
@@ -111,7 +111,7 @@ def test_an_unknown_or_missing_token_is_unauthenticated(served: Served) -> None:
         code, text = status(lambda metadata=metadata: served.bid(b"bid", metadata))  # type: ignore[misc]
         assert code == grpc.StatusCode.UNAUTHENTICATED
         assert "authorization" in text
-    assert served.metrics.counter("dsp_bid_requests_total")[0, OUTCOMES.index("unauthorized")] == 3
+    assert served.metrics.counter("dsp_bid_requests_total")[UNKNOWN_EXCHANGE, OUTCOMES.index("unauthorized")] == 3
 
 
 def test_a_message_over_the_limit_is_refused(served: Served) -> None:
