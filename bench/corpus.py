@@ -8,21 +8,29 @@ or video imp get a bid.
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import importlib.util
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import Progress
+
 from bench.clients import NO_ANSWER, Client, Reply
+from bench.everything import WIRES, everything_bidder
+from bench.procs import OUT
 from dsp.openrtb.convert import json_to_pb, pb_to_json
 from dsp.pb.com.iabtechlab.openrtb.v2 import openrtb_pb2
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "openrtb"
 REQUESTS = SHARED / "requests.jsonl.gz"
+BID_BAR = 0.8
 MEDIA = ("banner", "native", "video")
 Json = dict[str, Any]
 Check = Callable[..., list[tuple[str, str, str]]]
@@ -159,7 +167,8 @@ def judge(
         outcome.failures.append(f"{case.name}: ok, but {reply.status} {reply.body[:120]!r}")
     # The checker takes None for "malformed": of an `invalid` request that we refused, that is what it was.
     judged = None if case.kind == "invalid" and reply.status in (400, 413) else asked
-    for severity, code, detail in check(judged, reply.status, reply.headers, reply.body, fx):
+    body = reply.body if reply.headers or reply.status < 400 else b""  # gRPC's error text is no content
+    for severity, code, detail in check(judged, reply.status, reply.headers, body, fx):
         outcome.findings[f"{severity} {code}"] += 1
         if severity == "E":
             outcome.failures.append(f"{case.name} ({case.kind}): E {code} {detail}")
@@ -169,3 +178,35 @@ def judge(
             outcome.bids += 1
         else:
             outcome.no_bid.append(case.name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Send the corpus to a bidder started for it; 1 where something must not be so."""
+    parser = argparse.ArgumentParser(prog="bench corpus", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="JSON lines only")
+    parser.add_argument("--show", type=int, default=10, help="how many failures and missing bids to name")
+    parser.add_argument("--grpc-front", choices=("grpc", "grpcio"), default="grpc")
+    args = parser.parse_args(argv)
+    if not REQUESTS.exists():
+        print(f"{REQUESTS} is missing: nothing to send", file=sys.stderr)
+        return 2
+    console = Console(stderr=True)
+    cases, check = load_cases(), load_check()
+    good = True
+    with everything_bidder(OUT / "everything", grpc_front=args.grpc_front) as bidder, Progress(console=console) as bar:
+        for wire in WIRES:
+            task = bar.add_task(wire, total=len(cases))
+            client = bidder.client(wire)
+            outcome = run_wire(wire, client, cases, check, converter(bidder.usd), lambda task=task: bar.advance(task))  # type: ignore[misc]
+            client.close()
+            good &= not outcome.failures and outcome.bid_rate >= BID_BAR
+            print(json.dumps(outcome.row()), flush=True)
+            if not args.json:
+                for line in outcome.failures[: args.show]:
+                    console.print("failure:", line, markup=False)
+                console.print(f"{len(outcome.no_bid)} without a bid:", *outcome.no_bid[: args.show], markup=False)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
