@@ -166,11 +166,11 @@ def literal_end(text: int, p: int) -> int:
 
 
 @nb.njit(cache=True)
-def put_literal(work: int, pool: int, action: int, first: int) -> int:
+def put_literal(work: int, pool: int, action: int, first: int, in_list: bool) -> int:
     """Store true or false, or ignore null, which is absent; but an element of a list of objects can't be."""
     kind = at(kind_of(), action)
     if first == 110:
-        return c.E_TYPE if kind == s.OBJECTS else c.OK
+        return c.E_TYPE if kind == s.OBJECTS and in_list else c.OK
     if kind in (s.FLAG, s.INT):
         return put_int(work, pool, action, np.int64(first == 116))
     return c.OK if kind == s.EXT else c.E_TYPE
@@ -309,7 +309,7 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
             if p == 0:
                 return fail(work, c.E_SYNTAX, start, action, top)
             if action != 0:
-                status = put_literal(work, pool, action, ch)
+                status = put_literal(work, pool, action, ch, top < 0)
         if status != c.OK:
             return fail(work, status, start, action, top)
         # what follows a value: close what ends here, up to the next key or element

@@ -21,7 +21,7 @@ from dsp.openrtb.decode import decode_batch, error_text
 from dsp.pb.com.iabtechlab.openrtb.v2 import openrtb_pb2
 
 BATCH = Batch()
-FAST = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+FAST = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 # --- requests that make sense, from the schema's own names ------------------------------------------------------------
 
