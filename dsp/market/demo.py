@@ -8,6 +8,7 @@ the ledger's spend must equal what the market's notices add up to, to the micro,
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import time
@@ -188,6 +189,8 @@ class Demo:
             "protobuf": HttpWire(http, FMT_PROTOBUF).ask,
             "grpc": grpc.ask,
         }
+        gc.collect()
+        gc.freeze()  # what learning left behind is not searched again: a full collection would stop the market
         books = Books()
         courier = Courier(notices, books)
         market = LiveMarket(world, [(asks[name], weight) for name, weight in SHARES], courier, books)

@@ -83,7 +83,7 @@ class _Due:
 class Courier:
     """Sends notices when they are due; one per market. ``pending`` is how many are not yet acknowledged."""
 
-    def __init__(self, client: HttpClient, books: Books, *, workers: int = 8) -> None:
+    def __init__(self, client: HttpClient, books: Books, *, workers: int = 32) -> None:
         self._client = client
         self._books = books
         self._due: list[_Due] = []

@@ -6,6 +6,7 @@ response that fails counts as a problem and is not settled.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from dsp.pb.com.iabtechlab.openrtb.v2 import openrtb_pb2
 Json = dict[str, Any]
 
 _MTYPES = {1: BANNER, 2: VIDEO, 4: NATIVE}
+_NAMESPACE = re.compile(r'xmlns(:\w+)?="[^"]*"')  # names, not addresses
 _json = msgspec.json.Decoder()
 
 
@@ -81,6 +83,6 @@ def _bid_problems(scene: Scene, bid: Json) -> list[str]:
         found.append("a banner size that was not offered")
     if medium == VIDEO and not imp["video"]["minduration"] <= bid.get("dur", 0) <= imp["video"]["maxduration"]:
         found.append("a video of the wrong length")
-    if imp["secure"] == 1 and "http://" in bid.get("adm", "").replace("http://www.w3.org", ""):
+    if imp["secure"] == 1 and "http://" in _NAMESPACE.sub("", bid.get("adm", "")):
         found.append("an insecure ad")
     return found
