@@ -30,6 +30,7 @@ from dsp.ingress.http_rules import (
     CLOSING,
     GZIPPED,
     NO_BID_HEADERS,
+    Headers,
     error_headers,
     format_of,
     shows_token,
@@ -59,6 +60,7 @@ class HttpFront:
         self._max_batch = min(config.max_batch, MAX_BATCH)
         self._pending: list[tuple[Request, bytes]] = []
         self.reading: dict[Exchange, tuple[Body, int]] = {}  # bodies on their way and since when; at most queue_limit
+        self.refused: dict[Exchange, tuple[Body, int]] = {}  # the same, of requests that will not be decided
         self._newest: Exchange | None = None  # whose body completes the batch
         self._lock = threading.Lock()
         self._last_ns = time.monotonic_ns()
@@ -92,38 +94,36 @@ class HttpFront:
         get = headers.get
         length = get("content-length")
         if scope.method != "POST":
-            proto.response_empty(405, error_headers("use POST", ("allow", "POST")))
-            self._discard(proto, length)
+            self._turn_away(proto, length, 405, error_headers("use POST", ("allow", "POST")))
             return
         engine = self.engine
         exchange = engine.exchange_of(name)
         if exchange < 0:
-            self._refuse(proto, 404, UNKNOWN_EXCHANGE, "bad", "unknown_exchange", f"no exchange named {name}")
-            self._discard(proto, length)
+            self._count_bad(UNKNOWN_EXCHANGE, "bad", "unknown_exchange")
+            self._turn_away(proto, length, 404, error_headers(f"no exchange named {name}"))
             return
         token = engine.exchange_token(exchange)
         if token and not shows_token(get("authorization"), token):
             self._count(exchange, "unauthorized")
-            more = ("www-authenticate", "Bearer")
-            proto.response_empty(401, error_headers("this exchange needs authorization: Bearer <token>", more))
-            self._discard(proto, length)
+            text = "this exchange needs authorization: Bearer <token>"
+            self._turn_away(proto, length, 401, error_headers(text, ("www-authenticate", "Bearer")))
             return
         fmt = format_of(get("content-type"))
         if fmt < 0:
-            self._refuse(proto, 415, exchange, "bad", "content_type", "use application/json or application/x-protobuf")
-            self._discard(proto, length)
+            self._count_bad(exchange, "bad", "content_type")
+            self._turn_away(proto, length, 415, error_headers("use application/json or application/x-protobuf"))
             return
         encoding = get("content-encoding")
         packed = encoding is not None and encoding.lower() in ("gzip", "x-gzip")
         if encoding is not None and not packed and encoding.lower() != "identity":
-            self._refuse(proto, 415, exchange, "bad", "content_encoding", "content-encoding: gzip or none")
-            self._discard(proto, length)
+            self._count_bad(exchange, "bad", "content_encoding")
+            self._turn_away(proto, length, 415, error_headers("content-encoding: gzip or none"))
             return
         if len(self.reading) + len(self._pending) >= self._config.queue_limit:
             self._shed[SHED_REASONS.index("queue")] += 1
             self._count(exchange, "shed")
-            proto.response_empty(429, error_headers("more requests are waiting than this worker's queue_limit"))
-            self._discard(proto, length)
+            text = "more requests are waiting than this worker's queue_limit"
+            self._turn_away(proto, length, 429, error_headers(text))
             return
         now_ns = time.monotonic_ns()
         close = self.draining or (self._age_slot >= 0 and hash(scope.client) % AGE_SLOTS == self._age_slot)
@@ -140,15 +140,18 @@ class HttpFront:
         else:
             _Pieces(self, request, DISCARD_BYTES)
 
-    def _discard(self, proto: Exchange, length: str | None) -> None:
-        """Read the body of a refused request after all: unread, it would cost its sender the connection or a reset."""
-        if length is not None and len(length) <= 7 and 0 < int(length) <= MAX_BODY_BYTES:
-            body = proto()
-            self.reading[proto] = (body, time.monotonic_ns())
-            body.add_done_callback(partial(self._discarded, proto))
+    def _turn_away(self, proto: Exchange, length: str | None, status: int, headers: Headers) -> None:
+        """Answer without the engine, after the body: left unread, it would cost the client its connection."""
+        if length is None or len(length) > 7 or not 0 < int(length) <= MAX_BODY_BYTES:
+            proto.response_empty(status, headers)
+            return
+        body = proto()
+        self.refused[proto] = (body, time.monotonic_ns())
+        body.add_done_callback(partial(self._turned_away, proto, status, headers))
 
-    def _discarded(self, proto: Exchange, body: Body, context: object = None) -> None:
-        self.reading.pop(proto, None)
+    def _turned_away(self, proto: Exchange, status: int, headers: Headers, body: Body, context: object = None) -> None:
+        self.refused.pop(proto, None)
+        proto.response_empty(status, headers)
 
     def _read(self, request: Request, body: Body, context: object = None) -> None:
         """The whole body is there, or its sender is not."""
@@ -170,28 +173,28 @@ class HttpFront:
             try:
                 raw = gunzip(raw)
             except GzipError as error:
-                self._refuse(request[0], 400, request[2], "bad", "gzip", str(error))
+                self._count_bad(request[2], "bad", "gzip")
+                request[0].response_empty(400, error_headers(str(error)))
                 return
             except GzipTooLargeError as error:
-                self._refuse(request[0], 413, request[2], "too_large", "body_too_large", str(error))
+                self.too_large(request, str(error))
                 return
         self._pending.append((request, raw))
         if self._newest is None or len(self._pending) >= self._max_batch:
             self._flush()
 
-    def _refuse(self, proto: Exchange, status: int, exchange: int, outcome: str, reason: str, message: str) -> None:
-        """Answer what never reaches the engine, and count it (what reaches it, the engine counts)."""
-        self._bad[BAD_REASONS.index(reason)] += 1
-        self._count(exchange, outcome)
-        proto.response_empty(status, error_headers(message, *((CLOSE,) if status == 413 else ())))
-
     def _count(self, exchange: int, outcome: str) -> None:
+        """Count what never reaches the engine (what reaches it, the engine counts)."""
         self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index(outcome)] += 1
 
-    def too_large(self, request: Request) -> None:
+    def _count_bad(self, exchange: int, outcome: str, reason: str) -> None:
+        self._count(exchange, outcome)
+        self._bad[BAD_REASONS.index(reason)] += 1
+
+    def too_large(self, request: Request, text: str = f"body larger than {MAX_BODY_BYTES} bytes") -> None:
         """Refuse a request whose body is over the limit."""
-        message = f"body larger than {MAX_BODY_BYTES} bytes"
-        self._refuse(request[0], 413, request[2], "too_large", "body_too_large", message)
+        self._count_bad(request[2], "too_large", "body_too_large")
+        request[0].response_empty(413, error_headers(text, CLOSE))
 
     def cut(self, proto: Exchange, error: BaseException) -> None:
         """Drop a request whose sender hung up, or on whom `_give_up` gave up."""
@@ -297,10 +300,9 @@ class HttpFront:
 
     def _give_up(self, now_ns: int) -> None:
         """Stop waiting for bodies that take too long: whoever holds them back holds a place in the queue."""
-        for proto, (body, since_ns) in list(self.reading.items()):
+        for body, since_ns in [*self.reading.values(), *self.refused.values()]:
             if now_ns - since_ns > BODY_TIMEOUT_NS:
-                self.reading.pop(proto, None)
-                body.cancel()  # calls `cut`
+                body.cancel()  # calls what waits for it
 
 
 class _Pieces:

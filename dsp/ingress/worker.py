@@ -24,6 +24,7 @@ from dsp.ingress.decider import Decider
 
 ENGINE = "dsp.ingress.bidding:open_engine"
 GC_S = 5.0
+GC_FULL_EVERY = 12  # of those: what a swapped snapshot may leave behind
 KINDS = ("http", "grpc")
 
 
@@ -60,12 +61,14 @@ class _Collector:
         gc.freeze()
         gc.disable()
         self._next_s = time.monotonic() + GC_S
+        self._runs = 0
 
     def __call__(self) -> None:
         now_s = time.monotonic()
         if now_s > self._next_s:
             self._next_s = now_s + GC_S
-            gc.collect(0)
+            self._runs += 1
+            gc.collect(2 if self._runs % GC_FULL_EVERY == 0 else 0)
 
 
 def open_front(kind: str, config: Config, engine: Decider, metrics: Metrics) -> Front:
