@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.consent import SPECIAL
+from dsp.base.kernel import kernel
 from dsp.bidder.gate import GO, Q_AT, Q_BITS, Q_BROWSER, Q_FOUND, Q_NBR, Q_OS, Q_TIER1
 from dsp.bidder.rank import currency_index
 from dsp.model.context import (
@@ -62,7 +62,7 @@ F64 = npt.NDArray[np.float64]
 DAY_S = 86_400
 
 
-@nb.njit(cache=True)
+@kernel
 def fill_context(
     n_imps: int, imp: I64, req: I64, pool: I64, q: I64, now_s: int, cur_hash: I64, cur_usd: F64, usd: int, ctx: I64
 ) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.consent import JOIN
+from dsp.base.kernel import kernel
 from dsp.base.metrics import NBR_CODES, nbr_slot
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED
 from dsp.bidder.gate import BAD_REQUEST, GO, OVER_QPS, Q_BITS, Q_FOUND, Q_NBR, Q_REASON
@@ -25,7 +25,7 @@ CONSENT_BITS = 7
 NBR_SLOTS = np.array([nbr_slot(code) for code in range(max(NBR_CODES) + 1)], np.int64)
 
 
-@nb.njit(cache=True)
+@kernel
 def count_batch(
     n: int,
     req: I64,

@@ -10,6 +10,7 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.kernel import kernel
 from dsp.catalog.layout import (
     CR_API,
     CR_ATTR,
@@ -114,7 +115,7 @@ def _scales(have_w: int, have_h: int, want_w: int, want_h: int, flags: int) -> b
     return True
 
 
-@nb.njit(cache=True)
+@kernel
 def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     """A native ad fits if it has every required asset, in length and proportions."""
     if (
@@ -146,7 +147,7 @@ def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     return True
 
 
-@nb.njit(cache=True)
+@kernel
 def fits_banner(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     """A banner fits if its size is offered (or none is named, or the slot is flexible) and nothing of it is blocked."""
     api_btype = ad[c, AD_API_BTYPE]
@@ -165,7 +166,7 @@ def fits_banner(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     return False
 
 
-@nb.njit(cache=True)
+@kernel
 def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     """A linear video fits if protocol, mime, duration, API and skippability are as asked."""
     shape = ad[c, AD_SHAPE]
@@ -188,7 +189,7 @@ def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     return imp[i, I_V_PODDUR] <= 0 or duration <= imp[i, I_V_PODDUR]
 
 
-@nb.njit(cache=True)
+@kernel
 def fits(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     """Whether creative ``c`` may answer imp ``i`` (a row of ``imp``).
 

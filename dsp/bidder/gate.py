@@ -7,10 +7,10 @@ that no later stage reads text.
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.kernel import kernel
 from dsp.catalog.layout import EX_ALLOWANCE_MS, EX_AUCTION, EX_CURRENCY, EX_QPS, EX_TMAX_MS
 from dsp.model.context import BROWSERS, OSES
 from dsp.openrtb.columns import (
@@ -89,7 +89,7 @@ TIER1_KEYS, TIER1_VALUES = _tier1_table()
 TIER1_HASH = np.array([0] + [hash_text(f"iab{tier}") for tier in range(1, 27)], np.int64)
 
 
-@nb.njit(cache=True)
+@kernel
 def tier1_of(h: int, keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64]) -> int:
     """IAB tier 1 number (1..26) of a content category's hash, 0 if it is not of that taxonomy."""
     at = h & (TIER1_SIZE - 1)
@@ -100,7 +100,7 @@ def tier1_of(h: int, keys: npt.NDArray[np.int64], values: npt.NDArray[np.int64])
     return 0
 
 
-@nb.njit(cache=True)
+@kernel
 def read_user_agent(text: npt.NDArray[np.uint8], off: int, length: int) -> tuple[int, bool]:
     """(BROWSERS index, is a crawler) of a user agent string; one pass, case-insensitive, first match of the strongest.
 
@@ -142,7 +142,7 @@ def read_user_agent(text: npt.NDArray[np.uint8], off: int, length: int) -> tuple
     return (B_OTHER if length > 0 else 0), crawler
 
 
-@nb.njit(cache=True)
+@kernel
 def take_token(
     tokens: npt.NDArray[np.float64], last_ns: npt.NDArray[np.int64], exchange: int, qps: float, now_ns: int
 ) -> bool:
@@ -158,7 +158,7 @@ def take_token(
     return True
 
 
-@nb.njit(cache=True)
+@kernel
 def choose_currency(
     pool: npt.NDArray[np.int64], start: int, count: int, preferred: int, cur_hash: npt.NDArray[np.int64]
 ) -> int:
@@ -179,7 +179,7 @@ def choose_currency(
     return best
 
 
-@nb.njit(cache=True)
+@kernel
 def gate(
     n: int,
     req: npt.NDArray[np.int64],

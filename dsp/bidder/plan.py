@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.kernel import kernel
 from dsp.bidder.fit import pack_ads
 from dsp.bidder.rank import pack_items
 from dsp.catalog.layout import (
@@ -111,7 +111,7 @@ class Plan:
         _live(self.start_s, self.end_s, self.paused, available, now_s, self.live)
 
 
-@nb.njit(cache=True)
+@kernel
 def _live(start_s: I64, end_s: I64, paused: I64, available: I64, now_s: int, out: U64) -> None:
     for w in range(out.shape[0]):
         word = np.uint64(0)

@@ -10,11 +10,11 @@ its product, times a random factor in [0.5, 1.5): what is never scored can never
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.profile import P_INTENT
+from dsp.base.kernel import kernel
 from dsp.bidder.fit import fits
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
 from dsp.catalog.index import find_row
@@ -95,14 +95,14 @@ U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 
 
-@nb.njit(cache=True)
+@kernel
 def next_random(state: U64) -> np.uint64:
     """The next word of a splitmix64 sequence; good enough to vary a ranking."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     return mix64(state[0])
 
 
-@nb.njit(cache=True)
+@kernel
 def lowest_bit(word: np.uint64) -> int:
     """Index of the lowest set bit of a non-zero word."""
     low = word & (~word + np.uint64(1))
@@ -127,7 +127,7 @@ def lowest_bit(word: np.uint64) -> int:
     return at
 
 
-@nb.njit(cache=True)
+@kernel
 def imp_rows(imp: I64, i: int, pool: I64, keys: U64, key_rows: I32, any_row: I32, out: I32) -> int:
     """Rows of the line items with an ad of an offered medium and, for banners, size; returns how many."""
     count = 0
@@ -159,7 +159,7 @@ def imp_rows(imp: I64, i: int, pool: I64, keys: U64, key_rows: I32, any_row: I32
     return count
 
 
-@nb.njit(cache=True)
+@kernel
 def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
     """The floor of the duration band that holds ``duration_s`` (OpenRTB 2.6 durfloors), -1 if none does."""
     for k in range(count):
@@ -169,7 +169,7 @@ def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
     return -1
 
 
-@nb.njit(cache=True)
+@kernel
 def imp_floor(imp: I64, i: int, pool: I64, cr_i: I64, c: int) -> int:
     """The open auction's floor for this creative: durations, then mincpmpersec, then imp.bidfloor (CPM micros)."""
     if cr_i[c, CR_MEDIA] == VIDEO:
@@ -181,7 +181,7 @@ def imp_floor(imp: I64, i: int, pool: I64, cr_i: I64, c: int) -> int:
     return imp[i, I_FLOOR]
 
 
-@nb.njit(cache=True)
+@kernel
 def deal_floor(deals: I64, d: int, imp: I64, i: int, pool: I64, cr_i: I64, c: int, usd: int) -> tuple[int, int]:
     """(floor, hash of its currency) of a bid through a deal; the deal's own currency is USD unless named."""
     if cr_i[c, CR_MEDIA] == VIDEO:
@@ -193,7 +193,7 @@ def deal_floor(deals: I64, d: int, imp: I64, i: int, pool: I64, cr_i: I64, c: in
     return imp_floor(imp, i, pool, cr_i, c), (imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd)
 
 
-@nb.njit(cache=True)
+@kernel
 def currency_index(cur_hash: I64, h: int) -> int:
     """Index of a currency in the rates table, -1 if there is no rate."""
     for m in range(cur_hash.shape[0]):
@@ -202,7 +202,7 @@ def currency_index(cur_hash: I64, h: int) -> int:
     return -1
 
 
-@nb.njit(cache=True)
+@kernel
 def deal_admits(deals: I64, d: int, pool: I64, seat: int, domains: I64, a: int) -> bool:
     """Whether a deal's wseat and wadomain lists admit this seat and advertiser (0-padded domain hashes)."""
     if deals[d, D_WSEATN] > 0:
@@ -220,7 +220,7 @@ def deal_admits(deals: I64, d: int, pool: I64, seat: int, domains: I64, a: int) 
     return True
 
 
-@nb.njit(cache=True)
+@kernel
 def find_deal(
     imp: I64,
     i: int,
@@ -243,7 +243,7 @@ def find_deal(
     return -1
 
 
-@nb.njit(cache=True)
+@kernel
 def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, count: int, state: U64) -> int:
     """One of the line item's creatives that fit, each equally likely; -1 if none fits."""
     seen = 0
@@ -256,7 +256,7 @@ def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, c
     return chosen
 
 
-@nb.njit(cache=True)
+@kernel
 def collect_top(
     i: int,
     r: int,
@@ -325,7 +325,7 @@ def collect_top(
     return n
 
 
-@nb.njit(cache=True)
+@kernel
 def try_line_item(
     i: int,
     r: int,
@@ -379,7 +379,7 @@ def try_line_item(
     return P_VALUE
 
 
-@nb.njit(cache=True)
+@kernel
 def rank(
     n_imps: int,
     imp: I64,

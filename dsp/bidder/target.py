@@ -7,7 +7,6 @@ an exclusive row names is cleared, each a vector operation over whole rows. Cost
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +18,7 @@ from dsp.audience.profile import (
     P_SEGMENT_EXPIRY,
     P_SEGMENTS,
 )
+from dsp.base.kernel import kernel
 from dsp.bidder.gate import BROWSER_NAMES_HASH, GO, OS_NAMES_HASH, Q_BROWSER, Q_FOUND, Q_NBR, Q_OS, TIER1_HASH, tier1_of
 from dsp.catalog.layout import (
     DIM_ACAT,
@@ -95,7 +95,7 @@ U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 
 
-@nb.njit(cache=True)
+@kernel
 def request_values(
     r: int,
     req: I64,
@@ -272,7 +272,7 @@ def request_values(
     return g, m
 
 
-@nb.njit(cache=True)
+@kernel
 def find_rows(
     groups: int,
     end: int,
@@ -318,7 +318,7 @@ def find_rows(
     return n
 
 
-@nb.njit(cache=True)
+@kernel
 def match_words(
     rows: U64, live: U64, found: I32, ends: I64, groups: int, end: int, either: U64, matched: U64, r: int
 ) -> int:
@@ -358,7 +358,7 @@ def match_words(
     return 1 if some != np.uint64(0) else 0
 
 
-@nb.njit(cache=True)
+@kernel
 def target(
     n: int,
     req: I64,

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from dsp.audience.consent import FREQUENCY, JOIN
 from dsp.audience.profile import P_PERSON
+from dsp.base.kernel import kernel
 from dsp.base.token import TOKEN, TOKEN_BYTES, TOKEN_CONSENT, TOKEN_PERSONALISED, TOKEN_TEST
 from dsp.bidder.gate import Q_BITS, Q_CURRENCY, Q_FOUND
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
@@ -41,7 +42,7 @@ def _put(row: U8, at: int, value: int, size: int) -> None:
         v >>= np.uint64(8)
 
 
-@nb.njit(cache=True)
+@kernel
 def write_tokens(
     n: int,
     bids: I64,
