@@ -92,7 +92,7 @@ def _extend(target: Any, field: Any, values: list[Any]) -> None:
 def _scalar(field: Any, value: Any) -> str | float | int | bool | None:
     """``value`` as the field's type, None if it can't be."""
     if field.type == FieldDescriptor.TYPE_STRING:
-        return _text(value)
+        return _text(value, field.name == "request")
     if isinstance(value, str):
         try:
             value = float(value)
@@ -107,8 +107,8 @@ def _scalar(field: Any, value: Any) -> str | float | int | bool | None:
     return int(value) if int(value) in _INT32 else None
 
 
-def _text(value: Any) -> str | None:
-    """A JSON value as protobuf text: strings, numbers as they print, objects (a native request) as compact JSON."""
+def _text(value: Any, may_hold_json: bool) -> str | None:
+    """A JSON value as protobuf text: strings, numbers as they print, a native request's object as compact JSON."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -117,6 +117,6 @@ def _text(value: Any) -> str | None:
         return value
     if isinstance(value, bool) or value is None:
         return None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and may_hold_json:
         return json.dumps(value, separators=(",", ":"))
     return str(value) if isinstance(value, int | float) else None
