@@ -126,7 +126,9 @@ class HttpFront:
             self._turn_away(proto, length, 429, error_headers(text))
             return
         now_ns = time.monotonic_ns()
-        close = self.draining or (self._age_slot >= 0 and hash(scope.client) % AGE_SLOTS == self._age_slot)
+        close = self.draining
+        if now_ns & 15 == 0 and self._age_slot >= 0 and not close:  # one request in 16 will do
+            close = hash(scope.client) % AGE_SLOTS == self._age_slot
         if close and scope.http_version == "2":
             close = False
         request = (proto, fmt, exchange, now_ns, packed, accepts_gzip(get("accept-encoding")), close)
