@@ -79,6 +79,17 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
+def waited_seconds(pid: int) -> float:
+    """How long a process's threads stood ready without a core, because others on this machine had it."""
+    waited_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            waited_ns += int((task / "schedstat").read_text().split()[1])
+        except (OSError, IndexError):
+            continue  # the thread has ended, or this kernel does not tell
+    return waited_ns / 1e9
+
+
 def memory_bytes(pid: int) -> dict[str, int]:
     """Resident memory: in all, and of that anonymous (not file mappings)."""
     out = {}
@@ -98,15 +109,17 @@ class Meter:
     def start(self) -> None:
         """Begin."""
         self._at, self._cpu, self._stolen = time.monotonic(), cpu_seconds(self.pid), stolen_ticks()
+        self._waited = waited_seconds(self.pid)
 
     def read(self) -> dict[str, Any]:
-        """Server CPU seconds, elapsed seconds and the share of each core's time that was stolen."""
+        """Server CPU seconds, seconds it waited for its core, seconds in all, and the share of each core stolen."""
         now = stolen_ticks()
         steal = [
             round((b[0] - a[0]) / max(1, b[1] - a[1]), 4) for a, b in zip(self._stolen, now, strict=True)
         ]  # of the ticks that passed
         return {
             "server_cpu_s": round(cpu_seconds(self.pid) - self._cpu, 3),
+            "server_wait_s": round(waited_seconds(self.pid) - self._waited, 3),
             "elapsed_s": round(time.monotonic() - self._at, 3),
             "steal": steal,
         }

@@ -145,10 +145,23 @@ def _levels_table(summary: Row) -> str:
             *(f"{level[key]['median'] / 1e3:.2f}" for key in LINES),
             f"{level['p99']['best'] / 1e3:.2f}-{level['p99']['worst'] / 1e3:.2f}",
             f"{level['server_cpu_us']:.1f}", f"{level['errors']:,}", f"{level['steal_server']['median']:.1%}",
+            f"{level['wait_share']:.1%}",
         ]
         for name, level in named.items()
     ]  # fmt: skip
-    head = ["load", "requests/s", "p50 ms", "p90", "p99", "p99.9", "p99 best-worst", "CPU µs", "errors", "steal"]
+    head = [
+        "load",
+        "requests/s",
+        "p50 ms",
+        "p90",
+        "p99",
+        "p99.9",
+        "p99 best-worst",
+        "CPU µs",
+        "errors",
+        "steal",
+        "wait",
+    ]
     return _table(head, rows)
 
 

@@ -58,7 +58,11 @@ class Server:
         )
         if cpu is not None and (os.cpu_count() or 1) > 1:
             os.sched_setaffinity(self._process.pid, {cpu})  # before it has any other thread
-        self._wait(ready_s)
+        try:
+            self._wait(ready_s)
+        except ServerError:
+            self.stop()
+            raise
 
     @property
     def pid(self) -> int:
@@ -79,7 +83,6 @@ class Server:
                 return
             except OSError:
                 time.sleep(0.05)
-        self.stop()
         raise ServerError(f"{self.name} does not listen on port {self.address[1]} after {ready_s:.0f} s:\n{self.log()}")
 
     def stop(self) -> int:
