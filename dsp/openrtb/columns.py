@@ -115,10 +115,13 @@ REQUEST_COLUMNS: tuple[str, ...] = tuple(_request)
 IMP_COLUMNS: tuple[str, ...] = tuple(_imp)
 DEAL_COLUMNS: tuple[str, ...] = tuple(_deal)
 
-# Pool records wider than one value.
+WORK_WORDS = 2048  # of the decoder's scratch
+
+# Pool records wider than one value; the count of such a list counts records.
 EID_WIDTH = 3  # source hash, id offset, id length
 DURFLOOR_WIDTH = 3  # mindur, maxdur (-1 unset), floor CPM micros
-ASSET_WIDTH = 8  # id, required, kind, type, len, w, h, flags
+ASSET_WIDTH = 8  # id (-1 when it has none), required, kind, type, len, w, h, flags
+NO_SIZE = 0xFFFF_FFFF  # of I_B_SIZES: a size nothing has (a negative or absurd one was asked for)
 ASSET_TITLE = 1  # kind; `len` = the title's limit
 ASSET_IMG = 2  # `type` = 1 icon, 3 main; w/h exact, or minimal where flag bit 0 (w) / 1 (h) is set
 ASSET_VIDEO = 3
@@ -147,7 +150,7 @@ class Batch:
         self.text: U8 = np.zeros(text_bytes, np.uint8)
         self.counts: I64 = np.zeros(4, np.int64)  # imps, deals, pool values, text bytes in use
         self.spans: I64 = np.zeros((MAX_BATCH, 3), np.int64)  # length, format and pre-check of each body
-        self.work: I64 = np.zeros(2048, np.int64)  # the decoder's scratch (dsp.openrtb.record)
+        self.work: I64 = np.zeros(WORK_WORDS, np.int64)  # the decoder's scratch (dsp.openrtb.record)
 
     def string(self, row: I64, off_column: int) -> bytes:
         """The raw bytes of the string whose offset is in ``row[off_column]`` (its length follows it)."""

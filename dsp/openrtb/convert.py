@@ -18,6 +18,7 @@ from dsp.pb.com.iabtechlab.openrtb.v2 import openrtb_pb2
 from dsp.pb.dsp.v1 import extensions_pb2
 
 _REGS_EXT = openrtb_pb2.BidRequest.Regs.Ext.DESCRIPTOR
+_PIPL: Any = extensions_pb2.pipl
 _INT32 = range(-(1 << 31), 1 << 31)
 
 
@@ -61,9 +62,9 @@ def _plain(field: Any, value: Any) -> Any:
 def _fill(message: Message, source: dict[str, Any]) -> None:
     for key, value in source.items():
         field = message.DESCRIPTOR.fields_by_name.get(key)
-        if field is None and key == extensions_pb2.pipl.name and message.DESCRIPTOR is _REGS_EXT:
-            if (flag := _scalar(extensions_pb2.pipl, value)) is not None:
-                message.Extensions[extensions_pb2.pipl] = flag
+        if field is None and key == _PIPL.name and message.DESCRIPTOR is _REGS_EXT:
+            if (flag := _scalar(_PIPL, value)) is not None:
+                message.Extensions[_PIPL] = flag
         if field is None or value is None:
             continue
         if field.message_type is not None and field.message_type.full_name.startswith("google."):

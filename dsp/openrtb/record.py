@@ -46,7 +46,7 @@ W_ERR_ACTION = COUNTERS + 6  # and at which schema row (0 unknown)
 W_ERR_CONTEXT = COUNTERS + 7
 W_POOL_SIZE = COUNTERS + 8
 STACK = COUNTERS + 16  # two words a level
-WORK_WIDTH = STACK + 2 * (MAX_DEPTH + 4)
+assert STACK + 2 * (MAX_DEPTH + 1) <= c.WORK_WORDS
 
 
 def _defaults() -> c.I64:
