@@ -1,8 +1,8 @@
 """How the hot path's kernels are compiled: cached on disk, and without numba's reference counting of arrays.
 
 Numba counts references to arrays around calls between kernels, with atomic instructions: six and more per call of a
-small function with a few array arguments, which cost eight times what such functions did (a creative's fit: 520 ns with,
-62 ns without, side by side). A kernel allocates nothing and its arrays outlive it, so there is nothing to count.
+small function with a few array arguments, which cost eight times what such functions did (a creative's fit: 520 ns
+with, 62 ns without, side by side). A kernel allocates nothing and its arrays outlive it, so there is nothing to count.
 A function that allocates an array fails to compile under `kernel`; it takes plain ``nb.njit``.
 """
 

@@ -117,7 +117,10 @@ def _scales(have_w: int, have_h: int, want_w: int, want_h: int, flags: int) -> b
 
 @kernel
 def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
-    """A native ad fits if it has every required asset, in length and proportions."""
+    """A native ad fits if it has every required asset, in length and proportions.
+
+    A request whose assets have no ids, or one id twice, cannot be answered: nothing fits it.
+    """
     if (
         imp[i, I_N_BAD] != 0
         or (ad[c, AD_ATTR] & imp[i, I_N_BATTR]) != 0
@@ -126,6 +129,11 @@ def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
         return False
     for a in range(imp[i, I_N_ASSETSN]):
         at = imp[i, I_N_ASSETS0] + a * ASSET_WIDTH
+        if pool[at] < 0:
+            return False
+        for before in range(imp[i, I_N_ASSETS0], at, ASSET_WIDTH):
+            if pool[before] == pool[at]:
+                return False
         if pool[at + 1] == 0:
             continue
         flags = pool[at + 7]

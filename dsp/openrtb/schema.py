@@ -204,7 +204,6 @@ SCHEMA: dict[str, tuple[int, list[Field]]] = {
         ON_NATIVE,
         [
             F("request", 1, NATIVE, I + c.I_N_REQ_OFF),
-            F("request_native", 50, NATIVE_MESSAGE, I + c.I_N_REQ_OFF),
             F("ver", 2, VERSION, I + c.I_N_VER),
             F("api", 3, MASK, I + c.I_N_API),
             F("battr", 4, MASK, I + c.I_N_BATTR),

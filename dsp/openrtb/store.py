@@ -257,6 +257,7 @@ def enter_rare(work: int, hook: int, position: int) -> None:
     elif hook == s.ON_ASSET:
         for column in range(r.S_A_ID, r.S_A_HMIN + 1):
             put(work, column, 0)
+        put(work, r.S_A_ID, -1)
         put(work, r.S_A_KIND, c.ASSET_OTHER)
     elif hook >= s.ON_TITLE and at(work, r.S_A_KIND) != hook - s.ON_TITLE + c.ASSET_TITLE:
         put(work, r.S_A_KIND, hook - s.ON_TITLE + c.ASSET_TITLE)
@@ -271,6 +272,8 @@ def leave(work: int, pool: int, imps: int, deals: int, context: int, position: i
     if hook == s.NOTHING:
         return c.OK
     if hook == s.ON_FORMAT:
+        if at(work, r.S_F_W) > 0 and at(work, r.S_F_H) == 0 and at(work, r.S_F_WRATIO) <= 0:
+            return push(work, pool, _I + c.I_B_SIZES0, c.NO_SIZE)  # a width alone: nothing is that flat
         return push_size(work, pool, at(work, r.S_F_W), at(work, r.S_F_H), at(work, r.S_F_WRATIO))
     if hook == s.ON_IMP:
         return leave_imp(work, pool, imps)
@@ -303,9 +306,11 @@ def leave(work: int, pool: int, imps: int, deals: int, context: int, position: i
 
 @nb.njit(cache=True)
 def push_size(work: int, pool: int, w: int, h: int, ratio: int) -> int:
-    """Append a banner size as ``w << 16 | h``; one without width or height is none."""
+    """Append a banner size as ``w << 16 | h``; one without width or height is none, an absurd one fits nothing."""
     if ratio > 0:
         put(work, _I + c.I_B_FLEX, 1)
+    if min(w, h) < 0 or max(w, h) > 65535:
+        return push(work, pool, _I + c.I_B_SIZES0, c.NO_SIZE)
     if not (0 < w < 65536 and 0 < h < 65536) or at(work, _I + c.I_B_SIZESN) >= MAX_SIZES_PER_IMP:
         return c.OK
     return push(work, pool, _I + c.I_B_SIZES0, w << 16 | h)

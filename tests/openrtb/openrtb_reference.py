@@ -448,12 +448,21 @@ def expected_deal(deal: dict[str, Any]) -> dict[str, Any] | None:
     return out if isinstance(deal_id, str) and deal_id else None
 
 
+def banner_size(w: int, h: int, ratio: int | None) -> int | None:
+    """The pool's number for a format (or, without ``ratio``, the banner's own size)."""
+    if min(w, h) < 0 or max(w, h) > 65535:
+        return c.NO_SIZE
+    if ratio is not None and w > 0 and h == 0 and ratio <= 0:
+        return c.NO_SIZE
+    return w << 16 | h if w and h else None
+
+
 def expected_banner(banner: dict[str, Any]) -> dict[str, Any]:
     b = banner.get
     formats = [(integer(f.get("w")), integer(f.get("h")), integer(f.get("wratio"))) for f in objects(b("format"))]
-    sizes = [(w, h) for w, h, _ in formats] + [(integer(b("w")), integer(b("h")))]
+    sizes = [*formats, (integer(b("w")), integer(b("h")), None)]
     return {
-        "sizes": [w << 16 | h for w, h in sizes if 0 < w < 65536 and 0 < h < 65536][:MAX_SIZES_PER_IMP],
+        "sizes": [size for s in sizes if (size := banner_size(*s)) is not None][:MAX_SIZES_PER_IMP],
         "flex": int(any(ratio > 0 for _, _, ratio in formats)),
         "b_battr": mask(b("battr")),
         "b_btype": mask(b("btype")),
@@ -503,7 +512,7 @@ def expected_native(native: dict[str, Any] | None) -> dict[str, Any]:
     }
     requests = []
     for key in native:
-        if key in ("request", "request_native") and native[key] is not None:
+        if key == "request" and native[key] is not None:
             if not isinstance(native[key], str | dict):
                 raise RefusedError("native request")
             requests.append(native[key])
@@ -531,7 +540,7 @@ def expected_native(native: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def expected_asset(asset: dict[str, Any]) -> tuple[int, ...]:
-    head = integer(asset.get("id")), flag(asset.get("required"))
+    head = integer(asset["id"]) if asset.get("id") is not None else -1, flag(asset.get("required"))
     tail = c.ASSET_OTHER, 0, 0, 0, 0, 0
     for key, member in asset.items():  # the last of several counts
         if key not in ("title", "img", "video", "data") or (value := obj(member)) is None:

@@ -333,11 +333,19 @@ def test_of_two_channels_the_last_counts() -> None:
     assert row[c.R_BUNDLE] == hash_text("b")
 
 
-def test_sizes_are_formats_and_the_banners_own() -> None:
-    decode(imp(banner={"w": 320, "h": 50, "format": [{"w": 300, "h": 250}, {"w": 5}, {"wratio": 4, "hratio": 3}]}))
+@pytest.mark.parametrize("to_wire", [json.dumps, json_to_pb])
+def test_sizes_are_formats_and_the_banners_own(to_wire: Any) -> None:
+    formats = [{"w": 300, "h": 250}, {"wratio": 4, "hratio": 3}, {}]
+    decode(to_wire(imp(banner={"w": 320, "h": 50, "format": formats})))
     row = BATCH.imp[0]
     assert BATCH.pool[row[c.I_B_SIZES0] :][: row[c.I_B_SIZESN]].tolist() == [300 << 16 | 250, 320 << 16 | 50]
     assert row[c.I_B_FLEX] == 1
+
+
+@pytest.mark.parametrize("size", [{"w": 5}, {"w": -1, "h": 1}, {"w": 70_000, "h": 50}, {"w": 1, "h": 1 << 40}])
+def test_a_size_nothing_can_have_is_kept_as_one_that_nothing_fits(size: dict[str, int]) -> None:
+    decode(imp(banner={"format": [size]}))
+    assert BATCH.pool[BATCH.imp[0, c.I_B_SIZES0]] == c.NO_SIZE
 
 
 # --- strings ----------------------------------------------------------------------------------------------------------
@@ -417,18 +425,6 @@ def test_native_requests_are_read_bare_or_wrapped(to_wire: Any, wrapped: bool, a
     assert BATCH.pool[row[c.I_N_ASSETS0] :][: len(ASSET_ROWS)].tolist() == ASSET_ROWS
     assert json.loads(BATCH.string(row, c.I_N_REQ_OFF)) == document
     assert row[c.I_MEDIA] == c.BANNER | c.NATIVE
-
-
-def test_a_native_request_as_a_message_is_read() -> None:
-    message = json_to_pb(request(imp=[{"id": "1", "native": {"request_native": {"ver": "1.2", "assets": ASSETS}}}]))
-    assert message.imp[0].native.WhichOneof("request_oneof") == "request_native"
-    decode(message)
-    row = BATCH.imp[0]
-    assert BATCH.pool[row[c.I_N_ASSETS0] :][: len(ASSET_ROWS)].tolist() == ASSET_ROWS
-    assert row[[c.I_N_BAD, c.I_N_VER]].tolist() == [0, 12]
-    message.imp[0].native.request_native.assets[0].id = 9
-    wire = message.SerializeToString().replace(b"\x08\x09\x10\x01", b"\x08\x09\x10\x81")
-    assert decode(wire, c.FMT_PROTOBUF)[c.R_STATUS] in (c.E_TRUNCATED, c.E_SYNTAX)
 
 
 @pytest.mark.parametrize(
