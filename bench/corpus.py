@@ -9,14 +9,11 @@ or video imp get a bid.
 from __future__ import annotations
 
 import argparse
-import gzip
-import importlib.util
 import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,26 +21,13 @@ from rich.progress import Progress
 
 from bench.clients import NO_ANSWER, Client, Reply
 from bench.everything import WIRES, everything_bidder
+from bench.material import REQUESTS, Case, Check, Json, load_cases, load_check
 from bench.procs import OUT
 from dsp.openrtb.convert import json_to_pb, pb_to_json
 from dsp.pb.com.iabtechlab.openrtb.v2 import openrtb_pb2
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "openrtb"
-REQUESTS = SHARED / "requests.jsonl.gz"
 BID_BAR = 0.8
 MEDIA = ("banner", "native", "video")
-Json = dict[str, Any]
-Check = Callable[..., list[tuple[str, str, str]]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One request of the corpus; ``request`` is None where its text is not a JSON object."""
-
-    name: str
-    kind: str  # ok, soft, invalid
-    text: str
-    request: Json | None
 
 
 @dataclass
@@ -71,31 +55,6 @@ class Outcome:
             "findings": dict(sorted(self.findings.items())), "biddable": self.biddable, "bids": self.bids,
             "bid_rate": round(self.bid_rate, 4), "failures": len(self.failures),
         }  # fmt: skip
-
-
-def load_cases(path: Path = REQUESTS) -> list[Case]:
-    """The whole corpus. Raises FileNotFoundError."""
-    cases = []
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            try:
-                request = json.loads(row["body"])
-            except ValueError:
-                request = None
-            cases.append(Case(row["name"], row["class"], row["body"], request if isinstance(request, dict) else None))
-    return cases
-
-
-def load_check(path: Path = SHARED / "check_response.py") -> Check:
-    """The checker, loaded from where it lies."""
-    spec = importlib.util.spec_from_file_location("check_response", path)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Check = module.check
-    return found
 
 
 def converter(usd: dict[str, float]) -> Callable[[float, str, str], float | None]:

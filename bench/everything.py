@@ -9,7 +9,8 @@ from pathlib import Path
 
 import dsp.catalog
 from bench.clients import Client, GrpcClient, HttpClient
-from bench.procs import Server, free_port
+from bench.procs import Server
+from bench.worker import start_worker
 from dsp.base.config import Config, LedgerConfig
 from dsp.catalog.publish import catalog_path, publish
 from dsp.catalog.snapshot import Snapshot
@@ -61,11 +62,8 @@ def everything_bidder(data_dir: Path, *, grpc_front: str = "grpc") -> Iterator[B
     token = next(str(x["token"]) for x in snapshot.meta["exchanges"] if x["name"] == EXCHANGE)
     usd = {code.decode(): float(rate) for code, rate in zip(snapshot.cur_code, snapshot.cur_usd, strict=True)}
     with ExitStack() as stack:
-        servers = []
-        for front in ("http", grpc_front):
-            port = free_port()
-            args = [front, "--data-dir", str(data_dir), "--port", str(port), "--now", "--no-decisions"]
-            servers.append(
-                stack.enter_context(Server(f"everything-{front}-{port}", "bench.worker", args, port, cpu=None))
-            )
+        servers = [
+            stack.enter_context(start_worker(config, front, cpu=None, noon=False, log_decisions=False))
+            for front in ("http", grpc_front)
+        ]
         yield Bidder(servers[0], servers[1], token, usd)

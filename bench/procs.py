@@ -56,7 +56,7 @@ class Server:
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).parent.parent,
         )
-        if cpu is not None and (os.cpu_count() or 1) > 1:
+        if cpu is not None and (os.cpu_count() or 1) > cpu:
             os.sched_setaffinity(self._process.pid, {cpu})  # before it has any other thread
         try:
             self._wait(ready_s)
@@ -95,7 +95,10 @@ class Server:
                 self._process.kill()
                 self._process.wait()
         self._log.close()
-        return int(self._process.returncode)
+        code = int(self._process.returncode)
+        if code in (0, -signal.SIGTERM):
+            self._log_path.unlink(missing_ok=True)  # of interest only where something went wrong
+        return code
 
     def __enter__(self) -> Self:
         return self

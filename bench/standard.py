@@ -26,9 +26,9 @@ from bench.machine import facts, memory_bytes
 from bench.mix import Mix, examine
 from bench.page import page
 from bench.phases import BAR_RATE, Plan, Row, Subject, run_phases
-from bench.procs import LOAD_CPU, OUT, Server, free_port, pin
+from bench.procs import LOAD_CPU, OUT, SERVER_CPU, Server, free_port, pin
 from bench.stages import StageMeter
-from bench.worker import metrics_path
+from bench.worker import metrics_path, start_worker
 from bench.world import Item, Parameters, World, forget_decisions, make_world
 
 RESULTS = Path(__file__).parent / "results" / "standard.jsonl"
@@ -96,20 +96,18 @@ def make_load(front: str, address: tuple[str, int], requests: list[Request]) -> 
 
 def run_front(front: str, world: World, mix: Mix, plan: Plan, bars: Bars) -> Row:
     """All phases of one front: summary, windows and the worker's memory."""
-    data_dir = Path(world.config.data_dir)
     answers = OUT / f"answers-{front}.bin"
     write_answers(answers, mix.answers[front])
     requests = requests_of(front, world.items, world.tokens)
-    ports = free_port(), free_port()
+    port = free_port()
     task = bars.task(f"{NAMES[front]}: starting", plan.steps())
-    worker = ["--data-dir", str(data_dir), "--port", str(ports[0])]
-    echo_args = ["--port", str(ports[1]), "--answers", str(answers)]
+    echo_args = [front, "--port", str(port), "--answers", str(answers)]
     with (
-        Server(f"bidder-{front}", "bench.worker", [front, *worker], ports[0]) as bidder_server,
-        Server(f"echo-{front}", "bench.echo", [front, *echo_args], ports[1]) as echo_server,
+        start_worker(world.config, front, cpu=SERVER_CPU, noon=True) as bidder_server,
+        Server(f"echo-{front}", "bench.echo", echo_args, port) as echo_server,
     ):
         loads = [make_load(front, server.address, requests) for server in (bidder_server, echo_server)]
-        bidder = Subject("bidder", bidder_server.pid, loads[0], StageMeter.of_file(metrics_path(data_dir, front)))
+        bidder = Subject("bidder", bidder_server.pid, loads[0], StageMeter.of_file(metrics_path(world.config, front)))
         echo = Subject("echo", echo_server.pid, loads[1])
         before = memory_bytes(bidder.pid)
         summary = run_phases(bidder, echo, plan, lambda what: bars.step(task, f"{NAMES[front]}: {what}"))

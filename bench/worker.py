@@ -1,83 +1,81 @@
-"""One bidder worker as production runs it, but with a generous ledger and a clock that starts on a Wednesday at noon.
+"""What a benchmark's worker decides with: production's worker and engine, a generous ledger, and if wanted a set clock.
 
-`python -m bench.worker grpc|http --data-dir DIR --port N`. Decisions are logged, profiles read, budgets reserved
-and synced: all stages are on.
+Handed to `dsp.ingress.worker` as ``--engine``. Decisions are logged, profiles read, budgets reserved and synced: all
+stages are on.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
+import yaml
 
 from bench.generous import GenerousLedger
-from bench.world import NOON_S, PUBLIC_URL
-from dsp.base.config import BidderConfig, Config, LedgerConfig
+from bench.procs import Server, free_port
+from bench.world import NOON_S
+from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
 from dsp.catalog.layout import LI_ID
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
-from dsp.ingress.grpc_native import GrpcNativeFront
-from dsp.ingress.grpcio_front import GrpcioFront
-from dsp.ingress.http import HttpFront
+from dsp.ingress.decider import Decider
 
-FRONTS: dict[str, Any] = {"grpc": GrpcNativeFront, "grpcio": GrpcioFront, "http": HttpFront}
+SLOT = 0
 
 
-def metrics_path(data_dir: Path, front: str) -> Path:
-    """Where the worker of a front counts."""
-    return data_dir / "run" / f"bidder-bench-{front}.metrics"
+def open_now(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider:
+    """The engine by the real clock."""
+    return _open(config, metrics, worker, 0)
 
 
-def open_worker(config: Config, front: str, metrics: Metrics, noon: bool) -> Engine:
-    """The engine of one worker; with ``noon`` its clock starts at NOON_S."""
+def open_at_noon(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider:
+    """The engine by a clock that starts on a Wednesday at noon, so that dayparts do not tell runs apart."""
+    return _open(config, metrics, worker, int(NOON_S * 1e9) - time.time_ns())
+
+
+def _open(config: Config, metrics: Metrics, worker: str, offset_ns: int) -> Decider:
     path = current_path(config)
     if path is None:
         raise SystemExit(f"{config.data_dir}: no snapshot")
-    snapshot = Snapshot.load(path)
-    line_items = snapshot.li_i[:, LI_ID]
-    offset_ns = int(NOON_S * 1e9) - time.time_ns() if noon else 0
-    return Engine.open(
-        config,
-        slices=Slices(config, GenerousLedger(line_items), worker=f"bench-{front}"),
-        metrics=metrics,
-        clock=lambda: time.time_ns() + offset_ns,
-        worker=f"bench-{front}",
+    slices = Slices(config, GenerousLedger(Snapshot.load(path).li_i[:, LI_ID]), worker=worker)
+    engine = Engine.open(
+        config, slices=slices, metrics=metrics, clock=lambda: time.time_ns() + offset_ns, worker=worker
     )
-
-
-def main() -> None:
-    """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("front", choices=sorted(FRONTS))
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--no-decisions", action="store_true")
-    parser.add_argument("--now", action="store_true", help="the real time instead of Wednesday noon")
-    args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
-    bidder = BidderConfig(
-        http_port=args.port, grpc_port=args.port, connection_max_age_s=0.0, log_decisions=not args.no_decisions,
-        http_workers=int(args.front == "http"), grpc_workers=int(args.front != "http"),
-    )  # fmt: skip
-    config = replace(Config(), data_dir=str(args.data_dir), bidder=bidder, ledger=LedgerConfig(public_url=PUBLIC_URL))
-    metrics = Metrics.create(metrics_path(args.data_dir, args.front), "bidder")
-    engine = open_worker(config, args.front, metrics, noon=not args.now)
     engine.warm()
-    stopped: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, _: stopped.append(signum))
-    front = FRONTS[args.front](engine, config.bidder, metrics)
-    front.run(lambda: bool(stopped))
-    engine.close()
+    return engine
 
 
-if __name__ == "__main__":
-    main()
+def metrics_path(config: Config, front: str) -> Path:
+    """Where the worker of a front ("grpc" or "http") counts."""
+    return config.path("run", f"bidder-{front}-{SLOT}.metrics")
+
+
+def start_worker(config: Config, front: str, *, cpu: int | None, noon: bool, **bidder: Any) -> Server:
+    """A worker for ``front`` ("grpc", "grpcio" or "http") on a free port; ``bidder`` are settings of its config."""
+    port = free_port()
+    kind = "http" if front == "http" else "grpc"
+    settings = {
+        "data_dir": config.data_dir,
+        "ledger": {"public_url": config.ledger.public_url},
+        "bidder": {
+            f"{kind}_port": port,
+            "grpc_front": "grpcio" if front == "grpcio" else "native",
+            "http_workers": int(kind == "http"),
+            "grpc_workers": int(kind == "grpc"),
+            "connection_max_age_s": 0.0,
+            **bidder,
+        },
+    }
+    file = config.path("run", f"worker-{front}.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(settings))
+    engine = "bench.worker:open_at_noon" if noon else "bench.worker:open_now"
+    args = [kind, str(SLOT), "--config", str(file), "--engine", engine]
+    if cpu is not None:
+        args += ["--cpu", str(cpu)]
+    return Server(f"worker-{front}-{port}", "dsp.ingress.worker", args, port, cpu=cpu)

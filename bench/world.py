@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bench.corpus import REQUESTS, load_cases
+from bench.material import REQUESTS, load_cases
 from bench.procs import OUT
 from dsp.base.config import BidderConfig, Config, LedgerConfig
 from dsp.catalog.compile import compile_catalog

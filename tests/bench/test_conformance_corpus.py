@@ -2,8 +2,9 @@
 
 import pytest
 
-from bench.corpus import BID_BAR, REQUESTS, converter, load_cases, load_check, run_wire
+from bench.corpus import BID_BAR, converter, run_wire
 from bench.everything import WIRES
+from bench.material import REQUESTS, load_cases, load_check
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,7 +24,6 @@ def test_everything_is_answered_and_ok_requests_are_not_refused(outcome):
     assert [failure for failure in outcome.failures if ": E " not in failure] == []
 
 
-@pytest.mark.xfail(reason="native assets without an id, of kinds we have no asset for, and sizes; remove when fixed")
 def test_the_checker_finds_no_error_in_any_answer(outcome):
     assert [failure for failure in outcome.failures if ": E " in failure] == []
 
