@@ -52,7 +52,7 @@ REQUESTS_PER_S = 800.0
 READY_S = 240.0  # a first start compiles
 SETTLE_S = 15.0
 PUBLIC_URL = "https://notices.dsp.example"  # the market delivers to the ledger as the TLS terminator in front would
-SHARES = (("json", 0.5), ("protobuf", 0.25), ("grpc", 0.25))
+SHARES = (("json", 0.7), ("protobuf", 0.1), ("grpc", 0.2))
 LIVE_FIRST = 1 << 24  # live auctions are others than those it learned from
 
 
@@ -173,7 +173,7 @@ class Demo:
         role = roles.start("ledger", ["ledger"])
         roles.wait_ready(role, f"http://{ledger.host}:{ledger.port}/readyz", READY_S)
         role = roles.start("bidder", ["bidder"])
-        roles.wait_ready(role, f"http://{bidder.http_host}:{bidder.http_port}/readyz", READY_S)
+        roles.wait_ready(role, f"http://{bidder.http_host}:{bidder.metrics_port}/readyz", READY_S)  # of all workers
         self._done("start", "ledger and bidder are ready")
 
     async def _trade(

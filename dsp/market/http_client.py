@@ -27,10 +27,12 @@ class Reply(NamedTuple):
 class _Connection(asyncio.Protocol):
     """One connection; ``ask`` may be called again when its future is done."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: list[_Connection]) -> None:
+        self._idle = idle  # the pool to leave when the other side hangs up
         self.transport: asyncio.Transport | None = None
         self._buffer = b""
         self._waiting: asyncio.Future[Reply] | None = None
+        self._timer: asyncio.TimerHandle
         self._sent_at = 0.0
         self._need = -1  # bytes of the whole response, -1 before its head is in
         self._head_end = 0
@@ -42,12 +44,15 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(exc or ConnectionResetError("connection closed before the response"))
+        if self in self._idle:
+            self._idle.remove(self)
+        self._fail(exc if isinstance(exc, OSError) else ConnectionResetError("connection closed before the response"))
 
-    def ask(self, message: bytes) -> asyncio.Future[Reply]:
+    def ask(self, message: bytes, timeout_s: float) -> asyncio.Future[Reply]:
         assert self.transport is not None
-        self._waiting = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        self._timer = loop.call_later(timeout_s, self._fail, TimeoutError("no answer in time"))
         self._buffer, self._need = b"", -1
         self._sent_at = time.perf_counter()
         self.transport.write(message)
@@ -58,9 +63,10 @@ class _Connection(asyncio.Protocol):
         try:
             reply = self._parse()
         except ValueError as error:
-            self._fail(error)
+            self._fail(ConnectionError(str(error)))
             return
         if reply is not None and self._waiting is not None and not self._waiting.done():
+            self._timer.cancel()
             self._waiting.set_result(reply)
 
     def _parse(self) -> Reply | None:
@@ -80,9 +86,11 @@ class _Connection(asyncio.Protocol):
         seconds = time.perf_counter() - self._sent_at
         return Reply(int(buffer[9:12]), buffer[: self._head_end - 4], body, seconds)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: OSError) -> None:
+        """Whoever waits gets ``error``; a late answer must not be taken for the next request's."""
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(ConnectionError(str(error)))
+            self._timer.cancel()
+            self._waiting.set_exception(error)
         self.close()
 
     def close(self) -> None:
@@ -111,16 +119,14 @@ class HttpClient:
         self._idle: list[_Connection] = []
         self._room = asyncio.Semaphore(connections)
 
-    async def ask(self, message: bytes) -> Reply:
+    async def ask(self, message: bytes, timeout_s: float | None = None) -> Reply:
         """Send a whole request (see `http_message`) and wait for its response, at most the timeout."""
         async with self._room:
-            connection = await self._connection()
-            waiting = connection.ask(message)
+            connection = self._idle.pop() if self._idle else await self._connect()
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    reply = await waiting
+                reply = await connection.ask(message, self._timeout_s if timeout_s is None else timeout_s)
             except BaseException:
-                connection.close()  # a late answer must not be taken for the next request's
+                connection.close()
                 raise
             if connection.open and b"connection: close" not in reply.head.lower():
                 self._idle.append(connection)
@@ -128,21 +134,16 @@ class HttpClient:
                 connection.close()
             return reply
 
-    async def _connection(self) -> _Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.open:
-                return connection
+    async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._timeout_s):
-            _, made = await loop.create_connection(_Connection, self.host, self.port)
+            _, made = await loop.create_connection(lambda: _Connection(self._idle), self.host, self.port)
         return made
 
     async def close(self) -> None:
         """Close idle connections."""
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
+        while self._idle:
+            self._idle.pop().close()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
 

@@ -8,13 +8,9 @@ booked in `Books`, to the micro, to be compared with the ledger's own.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import heapq
-import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from dsp.market.http_client import HttpClient, http_message
 from dsp.market.world import Deed, Sale
@@ -70,14 +66,12 @@ class Books:
         return out
 
 
-@dataclass(order=True)
+@dataclass
 class _Due:
-    at: float
-    number: int
-    url: str = field(compare=False)
-    kind: str = field(compare=False)
-    sale: Sale = field(compare=False)
-    first: float = field(compare=False)
+    url: str
+    kind: str
+    sale: Sale
+    until: float  # loop time at which it is given up
 
 
 class Courier:
@@ -86,9 +80,7 @@ class Courier:
     def __init__(self, client: HttpClient, books: Books, *, workers: int = 32) -> None:
         self._client = client
         self._books = books
-        self._due: list[_Due] = []
-        self._number = itertools.count()
-        self._wake = asyncio.Event()
+        self._due: asyncio.Queue[_Due] = asyncio.Queue()
         self._tasks = [asyncio.create_task(self._run()) for _ in range(workers)]
         self.pending = 0
         self.failed = 0  # given up
@@ -97,10 +89,13 @@ class Courier:
 
     def send(self, kind: str, url: str, sale: Sale, after_s: float = 0.0) -> None:
         """Queue one notice; ``kind`` is its name in `Books.events`."""
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         self.pending += 1
-        heapq.heappush(self._due, _Due(now + after_s, next(self._number), url, kind, sale, now + after_s))
-        self._wake.set()
+        due = _Due(url, kind, sale, loop.time() + after_s + GIVE_UP_S)
+        if after_s > 0:
+            loop.call_later(after_s, self._due.put_nowait, due)
+        else:
+            self._due.put_nowait(due)
 
     def report(self, sale: Sale, deeds: list[Deed], seat: str) -> None:
         """Everything that follows from one settled bid."""
@@ -143,30 +138,24 @@ class Courier:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            while not self._due or self._due[0].at > loop.time():
-                wait = self._due[0].at - loop.time() if self._due else 1.0
-                self._wake.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.001, min(wait, 1.0))):
-                        await self._wake.wait()
-            await self._deliver(heapq.heappop(self._due))
+            await self._deliver(await self._due.get())
 
     async def _deliver(self, due: _Due) -> None:
-        parts = urlsplit(due.url)
-        path = parts.path + ("?" + parts.query if parts.query else "")
+        loop = asyncio.get_running_loop()
+        host_at = due.url.index("://") + 3
+        path_at = due.url.index("/", host_at)
         try:
-            status = (await self._client.ask(http_message("GET", path, parts.netloc))).status
+            message = http_message("GET", due.url[path_at:], due.url[host_at:path_at])
+            status = (await self._client.ask(message)).status
         except OSError:
             status = 0
         if 200 <= status < 400:
             self.pending -= 1
             self._acknowledged(due)
-        elif (status == 0 or status >= 429) and asyncio.get_running_loop().time() - due.first < GIVE_UP_S:
+        elif (status == 0 or status >= 429) and loop.time() < due.until:
             self.retries += 1
-            due.at = asyncio.get_running_loop().time() + RETRY_S
-            heapq.heappush(self._due, due)
+            loop.call_later(RETRY_S, self._due.put_nowait, due)
         else:
             self.pending -= 1
             self.failed += 1

@@ -11,7 +11,7 @@ shows every stage; relations between people, products and contexts are what is m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +94,7 @@ class Truth:
 
     people: People
     seed: int
+    _effects: dict[int, dict[int, float]] = field(default_factory=dict, repr=False)  # as far as asked for
 
     def funnel(self, x: Exposures) -> F64:
         """True p(click), p(apply|click), p(approve|apply), p(fund|approve), p(default|fund): float64[n, 5]."""
@@ -143,9 +144,13 @@ class Truth:
 
     def _appeal(self, ids: I64, salt: int, spread: float) -> F64:
         """A fixed effect per offer or ad, uniform with the given standard deviation; depends on id and seed."""
-        unique, inverse = np.unique(ids, return_inverse=True)
-        u = np.array([mix64((self.seed << 20) ^ salt << 8 ^ int(i)) / 2**64 for i in unique.tolist()])
-        return (u[inverse] - 0.5) * spread * 12**0.5
+        effects = self._effects.setdefault(salt, {})
+        wanted = ids.tolist()
+        for i in wanted:
+            if i not in effects:
+                u = mix64((self.seed << 20) ^ salt << 8 ^ i) / 2**64
+                effects[i] = (u - 0.5) * spread * 12**0.5
+        return np.array([effects[i] for i in wanted], np.float64)
 
 
 def impression_value(p: F64, offer: F64) -> F64:

@@ -6,7 +6,6 @@ count one vocabulary: 200 bid, 204 no bid, 400, 413, 429, 503, and 0 for no answ
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -58,8 +57,7 @@ class HttpWire:
         message = http_message("POST", f"/bid/{venue.name}", self._client.host, headers, body)
         begun = time.perf_counter()
         try:
-            async with asyncio.timeout(venue.tmax_ms / 1000):
-                reply = await self._client.ask(message)
+            reply = await self._client.ask(message, venue.tmax_ms / 1000)
         except OSError:
             return Heard(0, b"", self._format, time.perf_counter() - begun)
         return Heard(reply.status, reply.body, self._format, reply.seconds)

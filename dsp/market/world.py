@@ -30,7 +30,7 @@ from dsp.catalog.layout import (
 from dsp.catalog.records import Catalog
 from dsp.catalog.snapshot import Snapshot
 from dsp.market.auction import Rivals, Settlement, settle, ticks
-from dsp.market.people import People
+from dsp.market.people import People, mix64
 from dsp.market.supply import RequestFactory, Scene
 from dsp.market.truth import APPLY, APPROVE, CLICK, DEFAULT, FUND, Exposures, Truth, impression_value
 from dsp.market.venues import Deal, Venue
@@ -175,11 +175,11 @@ class World:
 
     def deeds(self, sale: Sale, p: list[float]) -> list[Deed]:
         """What the viewer of a won ad does, given the true funnel ``p`` (five probabilities)."""
-        index = sale.scene.index
-        u = np.random.default_rng([self.seed, 0xDEED, index, sale.slot]).random(12).tolist()
         deeds: list[Deed] = []
-        if u[0] >= p[CLICK]:
+        start = mix64(mix64(self.seed << 32 ^ 0xDEED) ^ sale.scene.index << 3 ^ sale.slot)
+        if start / 2**64 >= p[CLICK]:
             return deeds
+        u = [mix64(start + k) / 2**64 for k in range(12)]
         deeds.append(Deed("click", 0.1 + 0.9 * u[6], 0.0))
         applies = u[1] < p[APPLY]
         if applies or u[5] < ONLY_REGISTERS:
