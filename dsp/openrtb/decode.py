@@ -10,7 +10,7 @@ What the columns say beyond their names:
 - R_ID, I_ID and D_ID spans are the id as it was written (JSON escapes included), ready to be echoed; all other spans
   are plain UTF-8.
 - (start, count) of EIDS, DURFLOORS and N_ASSETS count records of EID_WIDTH, DURFLOOR_WIDTH, ASSET_WIDTH values.
-- I_N_REQ is the native request's JSON text (of a protobuf `request_native` the message's bytes).
+- I_N_REQ is the native request's JSON text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
 from dsp.openrtb.columns import I64, U8, Batch
-from dsp.openrtb.json_walk import N_JSON, walk_json
+from dsp.openrtb.json_walk import walk_json
 from dsp.openrtb.memory import PADDING, at, constant, copy_words, peek, put
 from dsp.openrtb.protobuf_walk import walk_protobuf
 from dsp.openrtb.tables import defaults
@@ -157,16 +157,13 @@ def decode_kernel(
                 put(imps, row * c.I_WIDTH + c.I_REQ, i)
         if status == c.OK and at(work, r.W_NATIVES) > 0:
             base = next_native(work, imps, marks[0] * c.I_WIDTH)
-            while base >= 0 and status == c.OK:
+            while base >= 0:
                 start, size = at(imps, base + c.I_N_REQ_OFF), at(imps, base + c.I_N_REQ_LEN)
                 if at(imps, base + c.I_N_BAD) == 0:
                     finish_native(text, work, imps, base, False)
-                elif at(imps, base + c.I_N_BAD) == N_JSON:
+                else:
                     read = walk_json(text, start, start + size, np.int64(s.A_NATIVE), work, pool, imps, deals)
                     finish_native(text, work, imps, base, read == c.OK)
-                else:  # a message is part of the request, so an error in it is one of the request
-                    status = walk_protobuf(text, start, start + size, np.int64(s.C_NATIVE), work, pool, imps, deals)
-                    finish_native(text, work, imps, base, status == c.OK)
                 base = next_native(work, imps, base + c.I_WIDTH)
         if status != c.OK:
             where = at(work, r.W_ERR_AT) - off

@@ -27,8 +27,7 @@ from dsp.openrtb.text import escapes, hex4, unescape
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = 34, 44, 58, 123, 125, 91, 93
 _I = r.IMP
 
-N_JSON = 1  # S_N_MARK: how the native request came
-N_MESSAGE = 2
+N_SEEN = 1  # S_N_MARK: the imp has a native request
 
 
 @nb.njit(cache=True, forceinline=True)
@@ -128,7 +127,7 @@ def put_native_text(text: int, work: int, off: int, length: int, escaped: bool) 
         off = to
     put(work, _I + c.I_N_REQ_OFF, off)
     put(work, _I + c.I_N_REQ_LEN, length)
-    put(work, r.S_N_MARK, N_JSON)
+    put(work, r.S_N_MARK, N_SEEN)
     return c.OK
 
 
@@ -138,7 +137,7 @@ def put_odd_string(text: int, work: int, pool: int, action: int, off: int, lengt
     kind = at(kind_of(), action)
     if s.FIRST_NUMBER <= kind <= s.LAST_NUMBER:
         return put_number_text(text, work, pool, action, off, length)
-    if kind in (s.NATIVE, s.NATIVE_MESSAGE):
+    if kind == s.NATIVE:
         return put_native_text(text, work, off, length, escaped)
     return c.OK if kind == s.EXT else c.E_TYPE
 
@@ -182,7 +181,7 @@ def object_context(action: int, in_list: bool) -> int:
     kind = at(kind_of(), action)
     if kind in (s.SKIP, s.OBJECT, s.EXT) or (kind == s.OBJECTS and in_list):
         return at(context_of(), action)
-    if kind in (s.NATIVE, s.NATIVE_MESSAGE):
+    if kind == s.NATIVE:
         return s.C_NATIVE_OBJECT
     return -1
 
@@ -276,7 +275,7 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
             if depth >= MAX_DEPTH:
                 return fail(work, c.E_DEPTH, p, action, top)
             if context == s.C_NATIVE_OBJECT:
-                put(work, r.S_N_MARK, N_JSON)
+                put(work, r.S_N_MARK, N_SEEN)
             put(work, r.STACK + depth, top)
             depth += 1
             top = enter(work, context, p)

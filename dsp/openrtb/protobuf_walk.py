@@ -14,7 +14,7 @@ import numpy as np
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
-from dsp.openrtb.json_walk import N_JSON, N_MESSAGE, fail
+from dsp.openrtb.json_walk import N_SEEN, fail
 from dsp.openrtb.limits import MAX_DEPTH
 from dsp.openrtb.memory import at, at_i16, peek, peek_double, put, put_byte
 from dsp.openrtb.store import UNPROVEN, enter, leave, put_int, put_price, put_text
@@ -71,20 +71,16 @@ def put_packed(text: int, p: int, end: int, work: int, pool: int, action: int) -
 
 
 @nb.njit(cache=True)
-def put_native_bytes(text: int, work: int, kind: int, off: int, length: int) -> int:
-    """Note a native request; JSON is copied, as its walker needs a zero byte behind it."""
+def put_native_bytes(text: int, work: int, off: int, length: int) -> int:
+    """Note a native request; its JSON is copied, as its walker needs a zero byte behind it."""
     put(work, _I + c.I_N_REQ_LEN, length)
-    if kind == s.NATIVE_MESSAGE:
-        put(work, _I + c.I_N_REQ_OFF, off)
-        put(work, r.S_N_MARK, N_MESSAGE)
-        return c.OK
     to = at(work, r.W_TEXT)
     for k in range(length):
         put_byte(text, to + k, peek(text, off + k))
     put_byte(text, to + length, 0)
     put(work, r.W_TEXT, to + length + 1)
     put(work, _I + c.I_N_REQ_OFF, to)
-    put(work, r.S_N_MARK, N_JSON)
+    put(work, r.S_N_MARK, N_SEEN)
     return c.OK
 
 
@@ -94,8 +90,8 @@ def put_rare_bytes(text: int, work: int, pool: int, action: int, off: int, lengt
     kind = at(kind_of(), action)
     if kind in (s.MASK, s.INTS):
         return put_packed(text, off, off + length, work, pool, action)
-    if kind in (s.NATIVE, s.NATIVE_MESSAGE):
-        return put_native_bytes(text, work, kind, off, length)
+    if kind == s.NATIVE:
+        return put_native_bytes(text, work, off, length)
     return c.OK
 
 

@@ -45,8 +45,7 @@ from dsp.openrtb import record as r
     MONEY,  # CPM micros, rounded up, never negative
     MICRO,  # degrees in millionths
     NATIVE,  # a native request: JSON in a string, or the object itself; walked after the request
-    NATIVE_MESSAGE,  # a native request as a protobuf message (in JSON: as NATIVE)
-) = range(25)  # fmt: skip
+) = range(24)  # fmt: skip
 FIRST_TEXT, LAST_TEXT = TEXT, LANGS
 FIRST_NUMBER, LAST_NUMBER = INT, MICRO
 
@@ -203,7 +202,7 @@ SCHEMA: dict[str, tuple[int, list[Field]]] = {
     "imp.native": (
         ON_NATIVE,
         [
-            F("request", 1, NATIVE, I + c.I_N_REQ_OFF),
+            F("request", 1, NATIVE, I + c.I_N_REQ_OFF),  # `request_native` would want an `adm_native` in return
             F("ver", 2, VERSION, I + c.I_N_VER),
             F("api", 3, MASK, I + c.I_N_API),
             F("battr", 4, MASK, I + c.I_N_BATTR),
@@ -408,7 +407,6 @@ C_REQUEST = CONTEXTS.index("request")
 C_IMP = CONTEXTS.index("imp")
 C_DEAL = CONTEXTS.index("imp.pmp.deals")
 C_NATIVE_OBJECT = CONTEXTS.index("imp.native.request")
-C_NATIVE = CONTEXTS.index("native")
 
 FIELD_SPAN = 128  # protobuf numbers a context can have: 0..99 as they are, extensions 500..527 as 100..127
 MAX_KEY = 16  # bytes of the longest known JSON key
