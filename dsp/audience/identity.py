@@ -26,8 +26,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from dsp.audience.siphash import siphash128
 from dsp.audience.store import KEY_BYTES, MAX_KEYS
+from dsp.base.siphash import siphash128
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]

@@ -7,18 +7,15 @@ and the signed token are put in. Numbers of fields are OpenRTB 2.6's protobuf.
 from __future__ import annotations
 
 import struct
-from binascii import b2a_base64
-from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
 
-from dsp.base.token import MAC_BYTES, TOKEN_BYTES, TOKEN_CONSENT, Signer
+from dsp.base.token import TOKEN_TEXT_BYTES, Signer, seal_records
 from dsp.bidder.gate import Q_CURRENCY
 from dsp.bidder.native import NativeCache
 from dsp.bidder.price import B_CAND, B_PRICE
 from dsp.bidder.rank import C_CR, C_DEAL, C_IMP, C_LI
-from dsp.bidder.tokens import T_FLAGS, T_PERSON
 from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, LI_SEAT
 from dsp.catalog.snapshot import Snapshot
 from dsp.openrtb.columns import (
@@ -44,10 +41,11 @@ from dsp.openrtb.columns import (
     VIDEO,
     Batch,
 )
+from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
 
 I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
 
-_URLSAFE = bytes.maketrans(b"+/", b"-_")
 _double = struct.Struct("<d").pack
 
 
@@ -80,7 +78,7 @@ class Encoder:
     def __init__(self, snapshot: Snapshot, signer: Signer) -> None:
         self.snapshot = snapshot
         self.signer = signer
-        self._mac_key = signer.mac_key
+        self._texts = np.empty((MAX_BATCH * MAX_IMPS, TOKEN_TEXT_BYTES), np.uint8)
         self._json_extra: dict[int, bytes] = {}
         self._pb_extra: dict[int, bytes] = {}
         seats = [str(seat) for seat in snapshot.meta["seats"]]
@@ -92,16 +90,6 @@ class Encoder:
         self._exp_json = [b',"exp":%d' % x if x > 0 else b"" for x in snapshot.ex_i[:, EX_EXP_S].tolist()]
         self._exp_pb = [T_BID_EXP + varint(x) if x > 0 else b"" for x in snapshot.ex_i[:, EX_EXP_S].tolist()]
         self._native = NativeCache()
-
-    def token(self, record: bytes, bid_id: int) -> bytes:
-        """Seal one packed record (`Signer.seal`, of which this is the hot copy), its person number encrypted first."""
-        if record[T_FLAGS] & TOKEN_CONSENT:
-            person = int.from_bytes(record[T_PERSON : T_PERSON + 16], "little")
-            stream = int.from_bytes(self.signer.person_stream(bid_id), "little")
-            cipher = (person ^ stream).to_bytes(16, "little")
-            record = record[:T_PERSON] + cipher + record[T_PERSON + 16 :]
-        mac = blake2b(record, key=self._mac_key, digest_size=MAC_BYTES).digest()
-        return b2a_base64(record + mac, newline=False).translate(_URLSAFE)
 
     def _extra_json(self, creative: int) -> bytes:
         found = self._json_extra.get(creative)
@@ -141,15 +129,18 @@ class Encoder:
         bids: I64,
         n_bids: int,
         first_bid: I64,
-        records: bytes,
+        records: U8,
         first_bid_id: int,
         answers: list[tuple[int, bytes]],
         kind: int,
     ) -> None:
         """Put (kind, response bytes) into ``answers`` for each request with bids.
 
-        ``bids`` and ``first_bid`` as `price.select` left them, ``records`` n_bids packed token records.
+        ``bids`` and ``first_bid`` as `price.select` left them, ``records`` uint8[n_bids, TOKEN_BYTES] packed token
+        records, whose persons are encrypted on the way.
         """
+        seal_records(n_bids, records, *self.signer.keys, self._texts)
+        tokens = self._texts[:n_bids].tobytes()
         bid_rows = bids[:n_bids].tolist()
         cand_rows = cand[bids[:n_bids, B_CAND]].tolist()
         imp_rows = batch.imp[[row[C_IMP] for row in cand_rows]].tolist()
@@ -166,7 +157,7 @@ class Encoder:
             encode_one = self._bid_json if row[R_FMT] == FMT_JSON else self._bid_pb
             by_seat: dict[int, list[bytes]] = {}
             for b in range(begin, end):
-                token = self.token(records[b * TOKEN_BYTES : (b + 1) * TOKEN_BYTES], first_bid_id + b)
+                token = tokens[b * TOKEN_TEXT_BYTES : (b + 1) * TOKEN_TEXT_BYTES]
                 bid_id = b"%016x" % (first_bid_id + b)
                 one = encode_one(batch, text, exchange, bid_rows[b], cand_rows[b], imp_rows[b], media[b], bid_id, token)
                 by_seat.setdefault(li_seat[b], []).append(one)

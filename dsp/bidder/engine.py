@@ -376,9 +376,8 @@ class Engine:
             plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease, slices.epoch,
             first, now_s, work.records,
         )  # fmt: skip
-        records = work.records[:n_bids].tobytes()
         self.encoder.responses(
-            batch, work.q, work.cand, work.bids, n_bids, work.first_bid, records, first, answers, BID
+            batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, answers, BID
         )
 
     def _log(self, n_bids: int, now_s: int, p: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:

@@ -94,7 +94,7 @@ class Slices:
         self.syncs = self.errors = 0
         ledger = config.ledger
         if transport is None:
-            secret = key or sync_key(load_signer(config.path("secrets", "signing.json")).mac_key)
+            secret = key or sync_key(load_signer(config.path("secrets", "signing.json")).sync_secret)
             transport = HttpTransport(ledger.host, ledger.port, secret)
         self._transport = transport
         self._clock, self._threaded = clock, threaded

@@ -51,7 +51,7 @@ class LedgerServer:
         self.signer = load_signer(config.path("secrets", "signing.json"))
         self.plan = Plan([])
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
-        self._sync_key = sync_key(self.signer.mac_key)
+        self._sync_key = sync_key(self.signer.sync_secret)
         self._outcomes = OutcomeWriter(config.path("log", "outcomes"), "ledger")
         self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop())
         self.writer.when_opened(lambda books, _, time_ms: books.adopt(self.plan, time_ms))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsp.audience.siphash import siphash128
+from dsp.base.siphash import siphash128
 
 MASK = (1 << 64) - 1
 # github.com/veorq/SipHash vectors.h, vectors_sip128: key 00..0f, message i = bytes 00..i-1

@@ -1,8 +1,8 @@
-"""SipHash-2-4 with 128 bits of output: the keyed function that turns an identifier into a key of the audience store.
+"""SipHash-2-4 with 128 bits of output: the keyed function behind identity keys and token signatures.
 
 Aumasson and Bernstein, "SipHash: a fast short-input PRF" (2012), and the 128-bit variant of the authors' reference code
-(github.com/veorq/SipHash), whose 64 vectors are a test here. A keyed PRF: without the pepper a key neither reveals an
-identifier nor can one be tried against it. 128 bits: two of a billion people never share a key.
+(github.com/veorq/SipHash), whose 64 vectors are a test here. A keyed PRF: without the key its output neither reveals an
+identifier nor can be forged. 128 bits: two of a billion people never share one.
 """
 
 from __future__ import annotations
