@@ -11,6 +11,8 @@ import asyncio
 import gc
 import json
 import shutil
+import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,8 +49,10 @@ from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 
 PEOPLE = 100_000
 LEARN_REQUESTS = 60_000
-LEARN_EXPLORE = 4.0  # bids this many times what the prior model thinks: knowledge costs
-REQUESTS_PER_S = 800.0
+LEARN_EXPLORE = 8.0  # bids this many times what the prior model thinks: knowledge costs
+DUEL_REQUESTS = 4_000
+DUEL_FIRST = 1 << 23  # auctions that nobody learned from
+REQUESTS_PER_S = 600.0
 READY_S = 240.0  # a first start compiles
 SETTLE_S = 15.0
 PUBLIC_URL = "https://notices.dsp.example"  # the market delivers to the ledger as the TLS terminator in front would
@@ -81,11 +85,14 @@ def run_demo(
 ) -> int:
     """Run the demo under ``config.data_dir``/demo; 0 when the books reconcile and every stage was seen, else 1."""
     demo = Demo(config, seconds, requests_per_s, people, learn_requests, quiet=as_json)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the roles on the way out
     try:
         report = demo.run(catalog_file or example_catalog())
     except RoleError as error:
         report = demo.report
         report.failures.append(str(error))
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if as_json:
         print(report.as_json())
     else:
@@ -150,6 +157,7 @@ class Demo:
     def _learn(self, world: World, snapshot: Snapshot) -> None:
         """The prior model explores a simulated market; train on what it saw."""
         bootstrap_model(self.config)
+        prior = self._profit(world, snapshot)
         with Bar("exploring", quiet=self.quiet) as progress:
             summary = simulate(
                 self.config, world, snapshot, self.learn_requests, explore=LEARN_EXPLORE, progress=progress
@@ -164,9 +172,25 @@ class Demo:
         current = current_dir(self.config)
         text = ", ".join(f"{head} AUC {m.auc:.2f}" for head, m in manifest.metrics.items() if m.auc is not None)
         if manifest.refused:
-            text = f"{manifest.name} refused ({'; '.join(manifest.refused)}); {current.name if current else ''} serves"
-        self.report.figures["model"] = {"name": manifest.name, "refused": list(manifest.refused)}
+            text = f"refused ({'; '.join(manifest.refused)}); {current.name if current else ''} serves"
         self._done("train", f"{manifest.name}: {text}")
+        trained = self._profit(world, snapshot)
+        self.report.figures["model"] = {
+            "name": manifest.name,
+            "refused": list(manifest.refused),
+            "prior_profit_usd": round(prior, 2),
+            "profit_usd": round(trained, 2),
+        }
+        self._done(
+            "duel",
+            f"true profit of the same {DUEL_REQUESTS:,} other auctions: {money(prior)} with the prior, "
+            f"{money(trained)} with what it learned",
+        )
+
+    def _profit(self, world: World, snapshot: Snapshot) -> float:
+        """Expected worth less cost, USD, of what the current model buys in the duel's auctions; nothing is logged."""
+        summary = simulate(self.config, world, snapshot, DUEL_REQUESTS, first=DUEL_FIRST, log=False)
+        return summary.value_usd - summary.spend_usd
 
     def _start(self, roles: Roles) -> None:
         ledger, bidder = self.config.ledger, self.config.bidder

@@ -91,20 +91,17 @@ class Roles:
                 raise RoleError(f"{role.name} ended with status {status}:\n{role.tail()}")
 
     def stop(self) -> dict[str, int]:
-        """SIGTERM, then SIGKILL to what is left after a while; exit status by name."""
-        for role in reversed(self.running):
-            if role.process.poll() is None:
-                role.process.terminate()
-        deadline = time.monotonic() + STOP_S
+        """End them, last started first: SIGTERM, and SIGKILL where that does not help; exit status by name."""
         statuses: dict[str, int] = {}
-        for role in reversed(self.running):
+        while self.running:
+            role = self.running.pop()
+            role.process.terminate()
             try:
-                statuses[role.name] = role.process.wait(max(0.1, deadline - time.monotonic()))
+                statuses[role.name] = role.process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 role.process.kill()
                 statuses[role.name] = role.process.wait()
             role.output.close()
-        self.running.clear()
         return statuses
 
 

@@ -27,8 +27,8 @@ from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
 from dsp.catalog.layout import LI_ID
 from dsp.catalog.snapshot import Snapshot
-from dsp.control.grants import SyncReply, SyncRequest
 from dsp.ledger.books import Books
+from dsp.ledger.local import LocalLedger
 from dsp.ledger.plan import plan_of
 from dsp.ledger.ticket import Notice, open_ticket
 from dsp.log.outcomes import BILLING, LOSS, OUTCOMES, WIN, OutcomeWriter
@@ -58,33 +58,24 @@ class Summary:
     regret_usd: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     charges: Counter[int] = field(default_factory=Counter)  # micros by line item, account currency
+    posted: dict[int, int] = field(default_factory=dict)  # the same, as the ledger posted it
 
 
-class InMemoryLedger:
-    """Books in memory behind a worker's slices: `SyncTransport` and notices by direct call."""
+class InMemoryLedger(LocalLedger):
+    """Books in memory behind a worker's slices, on the simulated wall clock; durations run on the monotonic one."""
 
     def __init__(self, config: Config, snapshot: Snapshot, signer: Signer, clock: Callable[[], int]) -> None:
-        """``clock`` is the simulated wall clock in nanoseconds; durations run on the monotonic one."""
-        self._clock = clock
-        self._signer = signer
-        self.books = Books.open(":memory:", config.ledger, mono_ns=time.monotonic_ns(), time_ms=self._now_ms())
-        with self.books.batch():
-            self.books.adopt(plan_of(snapshot), self._now_ms())
+        def time_ms() -> int:
+            return clock() // 1_000_000
 
-    def _now_ms(self) -> int:
-        return self._clock() // 1_000_000
-
-    def sync(self, request: SyncRequest) -> SyncReply:
-        """One exchange with a worker."""
-        with self.books.batch():
-            return self.books.sync(request, time.monotonic_ns(), self._now_ms())
-
-    def close(self) -> None:
-        """Nothing to close: the books outlive a worker."""
+        books = Books.open(":memory:", config.ledger, mono_ns=time.monotonic_ns(), time_ms=time_ms())
+        super().__init__(books, signer, time_ms=time_ms)
+        with books.batch():
+            books.adopt(plan_of(snapshot), time_ms())
 
     def notify(self, sales: Sequence[Sale], rows: Sequence[OutcomeRow]) -> None:
-        """Book the outcomes of ``sales``; each bid's token is in its billing URL."""
-        tickets = {int(sale.bid["id"], 16): open_ticket(self._signer, token_of(sale)) for sale in sales}
+        """Book the outcomes of ``sales`` in one transaction; each bid's token is in its billing URL."""
+        tickets = {int(sale.bid["id"], 16): open_ticket(self.signer, token_of(sale)) for sale in sales}
         notices = [
             Notice(kind, tickets[bid_id], at_ms, price, parse_micros(f"{value:.6f}"))
             for bid_id, kind, at_ms, price, value in rows
@@ -131,6 +122,9 @@ def simulate(
         else Slices.fixed(snapshot.li_i[:, LI_ID])
     )
     parts.setdefault("store", Guard(open_profiles(config)))
+    if not log:
+        bidder = msgspec.structs.replace(config.bidder, log_decisions=False)
+        config = msgspec.structs.replace(config, bidder=bidder)
     engine = Engine.open(config, snapshot=snapshot, slices=slices, signer=signer, clock=clock, **parts)
     engine.slices.multiplier[:] = explore
     outcomes = OutcomeWriter(Path(config.path("log", "outcomes")), "simulation") if log else None
@@ -148,6 +142,7 @@ def simulate(
         if outcomes is not None:
             outcomes.close()
         if in_memory is not None:
+            run.summary.posted = {line: in_memory.books.spend(line) for line in run.summary.charges}
             in_memory.books.check()
             in_memory.books.close()
     return run.summary
