@@ -37,6 +37,7 @@ from dsp.bidder.gate import (
     Q_REASON,
     TIER1_KEYS,
     TIER1_VALUES,
+    forget_refused,
     gate,
 )
 from dsp.bidder.plan import Plan
@@ -104,6 +105,7 @@ class Engine:
         self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
         self._next_bid = 0
         self._live_at_ns = 0
+        self._store_seen = (0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
         self._use_metrics(metrics)
         self._attach(snapshot)
@@ -244,7 +246,7 @@ class Engine:
 
         for i, body in enumerate(bodies):
             if len(body) > MAX_BODY_BYTES:
-                self._m_requests[exchanges[i], TOO_LARGE] += 1
+                self._m_requests[min(exchanges[i], len(self._m_requests) - 1), TOO_LARGE] += 1
                 continue
             if part and (len(part) == MAX_BATCH or size + len(body) > MAX_BATCH_BYTES):
                 flush()
@@ -277,6 +279,7 @@ class Engine:
             work.tokens, work.tokens_ns, plan.cur_hash, TIER1_KEYS, TIER1_VALUES, MIN_LEFT_US, q,
         )  # fmt: skip
         self._consent.run(batch.req, batch.text, batch.pool, n, work.bits)
+        forget_refused(n, q, work.bits)
         t2 = clock_ns()
 
         self._join(n)
@@ -404,14 +407,15 @@ class Engine:
             self._m_profiles, self._m_imps_dropped, NBR_SLOTS,
         )  # fmt: skip
         self._m_batch.observe_size(n)
-        elapsed_ns = time.perf_counter_ns() - t0
-        for arrived in work.arrived_ns[:n].tolist():
-            self._m_request.observe_ns(0, now_ns - arrived + elapsed_ns)
+        answered_ns = now_ns + time.perf_counter_ns() - t0
+        self._m_request.observe_array(0, answered_ns - work.arrived_ns[:n])
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
         """Swap in a newer snapshot or model, if there is one; called between batches from the engine's thread."""
+        self.slices.refresh(time.monotonic_ns())  # an idle worker returns what it does not need
+        self._count_store()
         snapshot_path, model_path = self._watched
         if snapshot_path is not None:
             newest = current_path(self.config)
@@ -424,6 +428,15 @@ class Engine:
                 self._swap_model(newest)
                 model_path = newest
         self._watched = (snapshot_path, model_path)
+
+    def _count_store(self) -> None:
+        """Add what the store has counted since the last poll."""
+        stats = self.store.stats
+        slow = self.store.slow_reads if isinstance(self.store, Guard) else 0
+        seen = (slow, stats.skipped, stats.corrupt, stats.errors)  # timeout, unavailable, corrupt, other
+        for i, (now, before) in enumerate(zip(seen, self._store_seen, strict=True)):
+            self._m_store_errors[i] += now - before
+        self._store_seen = seen
 
     def _swap_model(self, path: Path) -> None:
         try:

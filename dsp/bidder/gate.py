@@ -180,6 +180,14 @@ def choose_currency(
 
 
 @kernel
+def forget_refused(n: int, q: npt.NDArray[np.int64], bits: npt.NDArray[np.int64]) -> None:
+    """Take every permission from requests that are refused already: nobody's profile is read for them."""
+    for r in range(n):
+        if q[r, Q_NBR] != GO:
+            bits[r] = 0
+
+
+@kernel
 def gate(
     n: int,
     req: npt.NDArray[np.int64],
