@@ -136,7 +136,7 @@ def summarise(turns: list[Row]) -> Row:
     names = list(turns[0]["stages_us"])
     return {
         "batch": turns[0]["batch"],
-        "us": float(np.median([turn["us"] for turn in turns])),
+        "us": round(float(np.median([turn["us"] for turn in turns])), 2),
         "best_us": min(turn["us"] for turn in turns),
         "worst_us": max(turn["us"] for turn in turns),
         "stages_us": {

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
-_STEAL = 8  # column of a cpu line in /proc/stat, its name being column 0
 
 
 def facts() -> dict[str, Any]:
@@ -62,14 +61,15 @@ def _commit() -> str:
     return commit + ("+" if commit and git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def stolen_ticks() -> list[tuple[int, int]]:
-    """Per core, (ticks stolen, ticks in all) since boot."""
+def core_ticks() -> list[tuple[int, int, int]]:
+    """Per core, ticks since boot: stolen by other machines, busy with ours, and in all."""
     rows = []
     for line in Path("/proc/stat").read_text().splitlines()[1:]:
         if not line.startswith("cpu"):
             break
-        values = [int(value) for value in line.split()[1:9]]
-        rows.append((values[_STEAL - 1], sum(values)))
+        user, nice, system, idle, wait, irq, soft, steal = (int(value) for value in line.split()[1:9])
+        busy = user + nice + system + irq + soft
+        rows.append((steal, busy, busy + idle + wait + steal))
     return rows
 
 
@@ -77,17 +77,6 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process, all its threads, in steps of a clock tick (10 ms)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) * _TICK_S
-
-
-def waited_seconds(pid: int) -> float:
-    """How long a process's threads stood ready without a core, because others on this machine had it."""
-    waited_ns = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            waited_ns += int((task / "schedstat").read_text().split()[1])
-        except (OSError, IndexError):
-            continue  # the thread has ended, or this kernel does not tell
-    return waited_ns / 1e9
 
 
 def memory_bytes(pid: int) -> dict[str, int]:
@@ -102,24 +91,27 @@ def memory_bytes(pid: int) -> dict[str, int]:
 
 @dataclass
 class Meter:
-    """What a server process and the machine did between `start` and `read`."""
+    """What a server process and the machine did between `start` and `read`; ``core`` is the server's."""
 
     pid: int
+    core: int = 0
 
     def start(self) -> None:
         """Begin."""
-        self._at, self._cpu, self._stolen = time.monotonic(), cpu_seconds(self.pid), stolen_ticks()
-        self._waited = waited_seconds(self.pid)
+        self._at, self._cpu, self._ticks = time.monotonic(), cpu_seconds(self.pid), core_ticks()
 
     def read(self) -> dict[str, Any]:
-        """Server CPU seconds, seconds it waited for its core, seconds in all, and the share of each core stolen."""
-        now = stolen_ticks()
-        steal = [
-            round((b[0] - a[0]) / max(1, b[1] - a[1]), 4) for a, b in zip(self._stolen, now, strict=True)
-        ]  # of the ticks that passed
+        """CPU seconds of the server, seconds in all, the share of each core that was stolen, and the share of the
+        server's core that other processes had.
+        """
+        passed = [
+            tuple(b - a for a, b in zip(*pair, strict=True)) for pair in zip(self._ticks, core_ticks(), strict=True)
+        ]
+        cpu_s = cpu_seconds(self.pid) - self._cpu
+        _, busy, total = passed[self.core]
         return {
-            "server_cpu_s": round(cpu_seconds(self.pid) - self._cpu, 3),
-            "server_wait_s": round(waited_seconds(self.pid) - self._waited, 3),
+            "server_cpu_s": round(cpu_s, 3),
             "elapsed_s": round(time.monotonic() - self._at, 3),
-            "steal": steal,
+            "steal": [round(stolen / max(1, ticks), 4) for stolen, _, ticks in passed],
+            "others": round(max(0.0, busy - cpu_s / _TICK_S) / max(1, total), 4),
         }

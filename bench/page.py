@@ -145,7 +145,7 @@ def _levels_table(summary: Row) -> str:
             *(f"{level[key]['median'] / 1e3:.2f}" for key in LINES),
             f"{level['p99']['best'] / 1e3:.2f}-{level['p99']['worst'] / 1e3:.2f}",
             f"{level['server_cpu_us']:.1f}", f"{level['errors']:,}", f"{level['steal_server']['median']:.1%}",
-            f"{level['wait_share']:.1%}",
+            f"{level['others']:.1%}",
         ]
         for name, level in named.items()
     ]  # fmt: skip
@@ -160,7 +160,7 @@ def _levels_table(summary: Row) -> str:
         "CPU µs",
         "errors",
         "steal",
-        "wait",
+        "others",
     ]
     return _table(head, rows)
 

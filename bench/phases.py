@@ -118,7 +118,7 @@ def level(rows: list[Row]) -> Row:
         "sent": sum(row["sent"] for row in rows),
         "bid_rate": median(row["bid_rate"] for row in rows),
         "server_cpu_us": median(row["server_cpu_us"] for row in rows),
-        "wait_share": median(row["server_wait_s"] / max(1e-9, row["elapsed_s"]) for row in rows),
+        "others": median(row["others"] for row in rows),
         "steal_server": spread([{"s": row["steal"][0]} for row in rows], "s"),
         "stages_us": mean_stages([row.get("stages_us", {}) for row in rows]),
     }

@@ -183,21 +183,19 @@ def run(options: Options, console: Console) -> Row:
 def show(result: Row, console: Console) -> None:
     """A table per front, its stages, and the bars."""
     console.print(f"Standard benchmark, one core of {result['machine']['cpu']}; times in ms", style="bold")
-    console.print(
-        "steal: core time taken by other machines; wait: share of the time the server stood ready without a core"
-    )
+    console.print("of the core: steal is other machines', other is other processes'")
     for front, row in result["fronts"].items():
         summary = row["summary"]
         levels = {"one in flight": summary["alone"], **summary["levels"], "saturated": summary["saturated"]}
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for name in (front, "req/s", "p50", "p90", "p99", "p99.9", "CPU µs", "bids", "errors", "steal", "wait"):
+        for name in (front, "req/s", "p50", "p90", "p99", "p99.9", "CPU µs", "bids", "err", "steal", "other"):
             table.add_column(name, justify="left" if name == front else "right", no_wrap=True)
         for name, level in levels.items():
             table.add_row(
                 name, f"{level['rate']:,.0f}",
                 *(_ms(level[key]["median"]) for key in ("p50", "p90", "p99", "p999")),
                 f"{level['server_cpu_us']:.0f}", f"{level['bid_rate']:.0%}", f"{level['errors']:,}",
-                f"{level['steal_server']['median']:.0%}", f"{level['wait_share']:.0%}",
+                f"{level['steal_server']['median']:.0%}", f"{level['others']:.0%}",
             )  # fmt: skip
         console.print(table)
         stages = summary["saturated"]["stages_us"]
