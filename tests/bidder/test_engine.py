@@ -1,0 +1,173 @@
+"""The engine as a whole: batches, swaps, tokens and the log; single behaviours are scenarios."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_scenarios import BASE, Stage
+
+from dsp.base.metrics import Metrics
+from dsp.base.token import TOKEN_TEST
+from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE
+from dsp.bidder.engine import Engine
+from dsp.bidder.slices import Slices
+from dsp.catalog.publish import Publisher
+from dsp.catalog.store import apply_file, set_status
+from dsp.log.decisions import DecisionWriter, read_decisions
+from dsp.model.features import SPEC_HASH
+from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
+from dsp.openrtb.convert import json_to_pb
+from dsp.openrtb.limits import MAX_BODY_BYTES
+
+TOKEN = re.compile(r"/b/([\w-]{136})\?")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage(tmp_path_factory.mktemp("engine"))
+
+
+def request(**change: Any) -> bytes:
+    return json.dumps({**BASE["request"], **change}).encode()
+
+
+def decide(engine: Engine, *bodies: bytes) -> list[tuple[int, bytes]]:
+    return engine.decide(list(bodies), [FMT_JSON] * len(bodies), [0] * len(bodies))
+
+
+def test_answers_come_in_the_order_of_the_requests_whatever_is_wrong_with_some(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    bodies, expected = [], []
+    for i in range(200):  # more than a batch
+        if i % 5 == 1:
+            bodies.append(b'{"id":')
+            expected.append(BAD)
+        elif i % 5 == 2:
+            bodies.append(request(id=f"r{i}", badv=["lender.example"]))
+            expected.append(NO_BID)
+        elif i == 103:
+            bodies.append(b" " * (MAX_BODY_BYTES + 1))
+            expected.append(TOO_LARGE)
+        else:
+            bodies.append(request(id=f"r{i}"))
+            expected.append(BID)
+    answers = decide(engine, *bodies)
+    assert [kind for kind, _ in answers] == expected
+    for i, (kind, payload) in enumerate(answers):
+        if kind == BID:
+            assert json.loads(payload)["id"] == f"r{i}"
+        elif kind == BAD:
+            assert b"byte" in payload
+
+
+def test_json_and_protobuf_share_a_batch(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    pb = json_to_pb(BASE["request"]).SerializeToString()
+    answers = engine.decide([request(), pb] * 8, [FMT_JSON, FMT_PROTOBUF] * 8, [0] * 16)
+    assert all(kind == BID for kind, _ in answers)
+    assert answers[0][1][:1] == b"{"
+    assert answers[1][1][:1] == b"\x0a"
+
+
+def test_every_bid_has_its_own_id_and_a_token_that_opens_to_what_was_bid(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    answers = decide(engine, *[request(id=f"r{i}") for i in range(40)])
+    tokens = [stage.signer.open(match.group(1)) for _, p in answers if (match := TOKEN.search(p.decode()))]
+    bids = [json.loads(p)["seatbid"][0]["bid"][0] for _, p in answers]
+    assert len({bid["id"] for bid in bids}) == 40
+    assert [f"{int(token['bid_id']):016x}" for token in tokens] == [bid["id"] for bid in bids]
+    assert {(int(t["reserve_micros"]), int(t["bid_cpm_micros"])) for t in tokens} == {(4000, 4_000_000)}
+    assert {bytes(t["currency"]) for t in tokens} == {b"USD"}
+
+
+def test_a_test_request_is_marked_and_reserves_nothing(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    before = engine.slices.available.copy()
+    (kind, payload), *_ = decide(engine, request(test=1))
+    match = TOKEN.search(payload.decode())
+    assert kind == BID
+    assert match is not None
+    assert int(stage.signer.open(match.group(1))["flags"]) & TOKEN_TEST
+    assert (engine.slices.available == before).all()
+
+
+def test_a_slice_is_spent_to_the_last_bid_it_can_pay(stage: Stage) -> None:
+    engine = stage.engine({**BASE, "budget_micros": 4000 * 7 + 3999})
+    kinds = [kind for _ in range(3) for kind, _ in decide(engine, *[request() for _ in range(5)])]
+    assert kinds.count(BID) == 7
+
+
+def test_an_exchange_over_its_qps_is_shed_and_others_are_not(stage: Stage) -> None:
+    catalog = copy.deepcopy(BASE["catalog"])
+    catalog["exchanges"][0]["qps"] = 8
+    engine = stage.engine({**BASE, "catalog": catalog})
+    bodies = [request() for _ in range(40)]
+    answers = engine.decide(bodies, [FMT_JSON] * 40, [0, 1] * 20)
+    shed = [kind == SHED for kind, _ in answers]
+    assert sum(shed[0::2]) >= 15
+    assert not any(shed[1::2])
+
+
+def test_a_late_request_is_not_bid_on(stage: Stage) -> None:
+    import time
+
+    engine = stage.engine(dict(BASE))
+    now = time.monotonic_ns()
+    bodies = [request(), request()]
+    answers = engine.decide(bodies, [FMT_JSON] * 2, [0, 0], [now, now - 140_000_000], True)  # of 150 ms, less 10
+    assert [kind for kind, _ in answers] == [BID, NO_BID]
+    assert json.loads(answers[1][1])["nbr"] == 15
+
+
+def test_a_changed_catalog_is_swapped_in_between_batches(stage: Stage, tmp_path: Path) -> None:
+    import yaml
+
+    config = stage.config.__class__(data_dir=str(tmp_path), bidder=stage.config.bidder)
+    publisher = Publisher(config)
+    file = tmp_path / "catalog.yaml"
+    file.write_text(yaml.safe_dump(BASE["catalog"]))
+    apply_file(publisher.engine, file)
+    publisher.publish()
+    first = stage.engine(dict(BASE)).plan.snapshot
+    engine = Engine.open(
+        config, scorer=stage.scorer, slices=Slices.fixed(first.li_i[:, 0].copy(), 10**12), signer=stage.signer
+    )
+    assert decide(engine, request())[0][0] == BID
+    line_item = int(engine.plan.ids[0])
+    set_status(publisher.engine, line_item, "paused")
+    assert publisher.poll() is not None
+    assert decide(engine, request())[0][0] == BID  # not before the poll
+    engine.poll()
+    assert decide(engine, request())[0][0] == NO_BID
+    engine.close()
+    publisher.engine.dispose()
+
+
+def test_what_was_bid_is_logged_with_its_features(stage: Stage, tmp_path: Path) -> None:
+    engine = stage.engine(dict(BASE))
+    engine.decisions = DecisionWriter(tmp_path, "t", SPEC_HASH, "1")
+    answers = decide(engine, *[request(id=f"r{i}") for i in range(9)], b"{}")
+    engine.close()
+    log = read_decisions(tmp_path)
+    ids = [int(json.loads(p)["seatbid"][0]["bid"][0]["id"], 16) for kind, p in answers if kind == BID]
+    assert log["bid_id"].tolist() == ids
+    assert (log["bid_cpm_micros"] == 4_000_000).all()
+    assert log["features"].shape == (9, engine.scorer.rows.shape[1])
+    assert np.abs(log["features"]).sum() > 0
+
+
+def test_every_request_is_counted_once_under_what_became_of_it(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    metrics = Metrics.memory()
+    engine._use_metrics(metrics)
+    decide(engine, request(), request(badv=["lender.example"]), b"nonsense", request(test=1))
+    outcomes = metrics.counter("dsp_bid_requests_total").sum(axis=0)
+    assert outcomes[[BID, NO_BID, BAD]].tolist() == [2, 1, 1]
+    assert metrics.counter("dsp_bids_total").sum() == 2
+    assert metrics.counter("dsp_no_bid_total").sum() == 1
