@@ -141,9 +141,12 @@ class Demo:
             self._start(roles)
             tally, books, unsettled = uvloop.run(self._trade(world, snapshot, catalog, roles))
             totals = httpx.get(f"http://127.0.0.1:{self.config.ledger.port}/totals", timeout=10.0).json()
+            metrics = httpx.get(f"http://127.0.0.1:{self.config.bidder.metrics_port}/metrics", timeout=10.0).text
             statuses = roles.stop()
         self._done("market", "notices are in, processes stopped")
         self._judge(tally, books, unsettled, totals, statuses)
+        inside = (quantile_ms(metrics, "dsp_request_seconds", q) for q in (0.5, 0.99))
+        self.report.figures["bidder_p50_ms"], self.report.figures["bidder_p99_ms"] = inside
         return self.report
 
     # --- phases ------------------------------------------------------------------------------------------------------
@@ -286,6 +289,7 @@ class Demo:
             "statuses": {str(status): n for status, n in sorted(tally.statuses.items())},
             "p50_ms": round(p50, 2),
             "p99_ms": round(p99, 2),
+            "longest_pause_ms": round(tally.longest_pause_s * 1000, 1),
             "spend_usd": round(books.spend_usd, 6),
             "true_value_usd": round(tally.value_usd, 2),
             "cost_per_approved_usd": round(books.spend_usd / max(books.events["approved"], 1), 4),
@@ -313,6 +317,17 @@ def sql_spend(config: Config) -> dict[int, int]:
     for row in rows:
         out[row.line_item] = out.get(row.line_item, 0) + row.micros
     return {line: micros for line, micros in out.items() if micros}
+
+
+def quantile_ms(metrics: str, name: str, q: float) -> float:
+    """The upper edge, in ms, of the bucket in which quantile ``q`` of a histogram without labels lies; 0 if empty."""
+    buckets = []
+    for line in metrics.splitlines():
+        if line.startswith(f'{name}_bucket{{le="'):
+            edge, _, count = line[len(name) + 12 :].partition('"} ')
+            buckets.append((float(edge.replace("+Inf", "inf")), float(count)))
+    total = buckets[-1][1] if buckets else 0.0
+    return next((round(edge * 1000, 3) for edge, count in buckets if total and count >= q * total), 0.0)
 
 
 def _demo_config(base: Config) -> Config:
@@ -345,6 +360,7 @@ def _print_report(report: Report) -> None:
         print(
             f"\n  {f['requests']:,} bid requests at {f['requests_per_s']:,.0f}/s, p50 {f['p50_ms']:.1f} ms, "
             f"p99 {f['p99_ms']:.1f} ms, {f['timeouts']} timeouts, {f['errors'] + f['invalid']} errors\n"
+            f"  of that inside the bidder: p50 {f['bidder_p50_ms']:.2f} ms, p99 {f['bidder_p99_ms']:.2f} ms\n"
             f"  bid rate {share(f['bid_rate'], 1)}, win rate {share(f['win_rate'], 1)}, {f['wins']:,} impressions, "
             f"{f['line_items_spending']} line items spending\n"
             f"  {events.get('click', 0):,} clicks, {events.get('applied', 0):,} applications, {approved:,} approved, "

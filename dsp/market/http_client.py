@@ -119,6 +119,11 @@ class HttpClient:
         self._idle: list[_Connection] = []
         self._room = asyncio.Semaphore(connections)
 
+    @property
+    def idle(self) -> int:
+        """Open connections that wait for work."""
+        return len(self._idle)
+
     async def ask(self, message: bytes, timeout_s: float | None = None) -> Reply:
         """Send a whole request (see `http_message`) and wait for its response, at most the timeout."""
         async with self._room:

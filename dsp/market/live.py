@@ -41,6 +41,7 @@ class Tally:
     errors: int = 0  # statuses other than 200, 204 and none in time
     invalid: int = 0  # responses that an exchange would refuse
     skipped: int = 0
+    longest_pause_s: float = 0.0  # of the market itself: latencies beyond it may be its own fault
     statuses: Counter[int] = field(default_factory=Counter)
     problems: Counter[str] = field(default_factory=Counter)
     value_usd: float = 0.0  # true expected worth of what was won
@@ -96,7 +97,9 @@ class LiveMarket:
                 opened += 1
                 if opened % 8 == 0:
                     await asyncio.sleep(0)  # answers first: a burst must not delay what has arrived
+            resumed = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
+            self.tally.longest_pause_s = max(self.tally.longest_pause_s, loop.time() - resumed)
         if flying:
             await asyncio.gather(*flying)
 

@@ -79,9 +79,9 @@ def _bid_problems(scene: Scene, bid: Json) -> list[str]:
     medium = _MTYPES.get(bid.get("mtype", 0), 0)
     if not medium & slot.media:
         found.append("a format that was not offered")
-    if medium == BANNER and {"w": bid.get("w"), "h": bid.get("h")} not in imp["banner"]["format"]:
+    elif medium == BANNER and {"w": bid.get("w"), "h": bid.get("h")} not in imp["banner"]["format"]:
         found.append("a banner size that was not offered")
-    if medium == VIDEO and not imp["video"]["minduration"] <= bid.get("dur", 0) <= imp["video"]["maxduration"]:
+    elif medium == VIDEO and not imp["video"]["minduration"] <= bid.get("dur", 0) <= imp["video"]["maxduration"]:
         found.append("a video of the wrong length")
     if imp["secure"] == 1 and "http://" in _NAMESPACE.sub("", bid.get("adm", "")):
         found.append("an insecure ad")
