@@ -21,3 +21,9 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     """Compile ``function`` as a kernel that allocates nothing."""
     compiled: Callable[P, R] = nb.njit(cache=True, _nrt=False)(function)
     return compiled
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """As `kernel`, and always inlined: for small functions of many arrays, each of which is seven words to pass."""
+    compiled: Callable[P, R] = nb.njit(cache=True, _nrt=False, forceinline=True)(function)
+    return compiled

@@ -6,11 +6,10 @@ skippability, secure markup, required native assets. Pure functions over one imp
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
-from dsp.base.kernel import kernel
+from dsp.base.kernel import inlined, kernel
 from dsp.catalog.layout import (
     CR_API,
     CR_ATTR,
@@ -89,7 +88,7 @@ NON_LINEAR = 2
 IMAGE_ICON = 1
 
 
-@nb.njit(cache=True, inline="always")
+@inlined
 def _listed(pool: I64, start: int, count: int, value: int) -> bool:
     """Whether ``value`` is in the list; an empty list admits everything."""
     if count == 0 or value == 0:
@@ -100,7 +99,7 @@ def _listed(pool: I64, start: int, count: int, value: int) -> bool:
     return False
 
 
-@nb.njit(cache=True, inline="always")
+@inlined
 def _scales(have_w: int, have_h: int, want_w: int, want_h: int, flags: int) -> bool:
     """Whether an image serves a slot: at least its minimal size, or scaled to its exact one in like proportions."""
     if have_w == 0 or have_h == 0:
@@ -155,7 +154,7 @@ def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     return True
 
 
-@kernel
+@inlined
 def fits_banner(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     """A banner fits if its size is offered (or none is named, or the slot is flexible) and nothing of it is blocked."""
     api_btype = ad[c, AD_API_BTYPE]
@@ -174,7 +173,7 @@ def fits_banner(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     return False
 
 
-@kernel
+@inlined
 def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     """A linear video fits if protocol, mime, duration, API and skippability are as asked."""
     shape = ad[c, AD_SHAPE]
@@ -197,7 +196,7 @@ def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
     return imp[i, I_V_PODDUR] <= 0 or duration <= imp[i, I_V_PODDUR]
 
 
-@kernel
+@inlined
 def fits(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     """Whether creative ``c`` may answer imp ``i`` (a row of ``imp``).
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dsp.base.kernel import kernel
+from dsp.base.kernel import inlined, kernel
 from dsp.base.money import convert_up, impression_micros, quantize_cpm
 from dsp.bidder.gate import Q_CURRENCY, Q_REASON
 from dsp.bidder.rank import (
@@ -64,7 +64,7 @@ FIXED_BID = 1
 B_WIDTH = 3
 
 
-@kernel
+@inlined
 def value_of(p: F32, v: F64) -> float:
     """The design's value formula: ``p`` float32[5] heads, ``v`` float64[LIV_WIDTH]; account currency per impression."""
     click = np.float64(p[0])
@@ -148,7 +148,7 @@ def price(
         surplus[a] = (worth_usd - cpm * usd_bid) * win_probability(cpm * usd_bid, k, c) + 1e-9 * worth_usd
 
 
-@kernel
+@inlined
 def _used(bids: I64, begin: int, end: int, cand: I64, li: int) -> bool:
     for b in range(begin, end):
         if cand[bids[b, B_CAND], C_LI] == li:

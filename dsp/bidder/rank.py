@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.profile import P_INTENT
-from dsp.base.kernel import kernel
+from dsp.base.kernel import inlined, kernel
 from dsp.bidder.fit import fits
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
 from dsp.catalog.index import find_row
@@ -95,36 +95,23 @@ U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 
 
-@kernel
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_BIT_OF = np.zeros(64, np.int8)
+for _bit in range(64):
+    _BIT_OF[((1 << _bit) * int(_DE_BRUIJN) & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
+
+
+@inlined
 def next_random(state: U64) -> np.uint64:
     """The next word of a splitmix64 sequence; good enough to vary a ranking."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     return mix64(state[0])
 
 
-@kernel
+@inlined
 def lowest_bit(word: np.uint64) -> int:
-    """Index of the lowest set bit of a non-zero word."""
-    low = word & (~word + np.uint64(1))
-    at = 0
-    if (low & np.uint64(0xFFFFFFFF)) == np.uint64(0):
-        at += 32
-        low >>= np.uint64(32)
-    if (low & np.uint64(0xFFFF)) == np.uint64(0):
-        at += 16
-        low >>= np.uint64(16)
-    if (low & np.uint64(0xFF)) == np.uint64(0):
-        at += 8
-        low >>= np.uint64(8)
-    if (low & np.uint64(0xF)) == np.uint64(0):
-        at += 4
-        low >>= np.uint64(4)
-    if (low & np.uint64(0x3)) == np.uint64(0):
-        at += 2
-        low >>= np.uint64(2)
-    if (low & np.uint64(0x1)) == np.uint64(0):
-        at += 1
-    return at
+    """Index of the lowest set bit of a non-zero word, by a de Bruijn sequence: no branch to mispredict."""
+    return np.int64(_BIT_OF[((word & (~word + np.uint64(1))) * _DE_BRUIJN) >> np.uint64(58)])
 
 
 @kernel
@@ -169,7 +156,7 @@ def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
     return -1
 
 
-@kernel
+@inlined
 def imp_floor(imp: I64, i: int, pool: I64, cr_i: I64, c: int) -> int:
     """The open auction's floor for this creative: durations, then mincpmpersec, then imp.bidfloor (CPM micros)."""
     if cr_i[c, CR_MEDIA] == VIDEO:
@@ -193,7 +180,7 @@ def deal_floor(deals: I64, d: int, imp: I64, i: int, pool: I64, cr_i: I64, c: in
     return imp_floor(imp, i, pool, cr_i, c), (imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd)
 
 
-@kernel
+@inlined
 def currency_index(cur_hash: I64, h: int) -> int:
     """Index of a currency in the rates table, -1 if there is no rate."""
     for m in range(cur_hash.shape[0]):
@@ -243,7 +230,7 @@ def find_deal(
     return -1
 
 
-@kernel
+@inlined
 def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, count: int, state: U64) -> int:
     """One of the line item's creatives that fit, each equally likely; -1 if none fits."""
     seen = 0
@@ -256,7 +243,7 @@ def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, c
     return chosen
 
 
-@kernel
+@inlined
 def collect_top(
     i: int,
     r: int,
@@ -325,7 +312,7 @@ def collect_top(
     return n
 
 
-@kernel
+@inlined
 def try_line_item(
     i: int,
     r: int,

@@ -18,7 +18,7 @@ from dsp.audience.profile import (
     P_SEGMENT_EXPIRY,
     P_SEGMENTS,
 )
-from dsp.base.kernel import kernel
+from dsp.base.kernel import inlined, kernel
 from dsp.bidder.gate import BROWSER_NAMES_HASH, GO, OS_NAMES_HASH, Q_BROWSER, Q_FOUND, Q_NBR, Q_OS, TIER1_HASH, tier1_of
 from dsp.catalog.layout import (
     DIM_ACAT,
@@ -272,7 +272,7 @@ def request_values(
     return g, m
 
 
-@kernel
+@inlined
 def find_rows(
     groups: int,
     end: int,
@@ -318,7 +318,7 @@ def find_rows(
     return n
 
 
-@kernel
+@inlined
 def match_words(
     rows: U64, live: U64, found: I32, ends: I64, groups: int, end: int, either: U64, matched: U64, r: int
 ) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.consent import FREQUENCY, JOIN
 from dsp.audience.profile import P_PERSON
-from dsp.base.kernel import kernel
+from dsp.base.kernel import inlined, kernel
 from dsp.base.token import TOKEN, TOKEN_BYTES, TOKEN_CONSENT, TOKEN_PERSONALISED, TOKEN_TEST
 from dsp.bidder.gate import Q_BITS, Q_CURRENCY, Q_FOUND
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
@@ -33,7 +32,7 @@ T_PERIOD, T_BUCKET, T_LEASE, T_EPOCH = _at("period"), _at("bucket"), _at("lease"
 T_BID_ID, T_TIME, T_MEDIA, T_AT, T_PERSON = _at("bid_id"), _at("time_s"), _at("media"), _at("at"), _at("person")
 
 
-@nb.njit(cache=True, inline="always")
+@inlined
 def _put(row: U8, at: int, value: int, size: int) -> None:
     """``value`` as little-endian ``size`` bytes at ``row[at]``."""
     v = np.uint64(value)
