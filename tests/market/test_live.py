@@ -10,6 +10,7 @@ import pytest
 from scripted_server import serving
 from world_fixture import VENUES, bid_for, make_world, response_to
 
+from dsp.base.money import impression_micros
 from dsp.market.http_client import HttpClient
 from dsp.market.live import MAX_IN_FLIGHT, LiveMarket
 from dsp.market.notices import Books, Courier
@@ -24,6 +25,12 @@ Answer = Callable[[Scene], Heard]
 async def acknowledge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while await reader.readuntil(b"\r\n\r\n"):
         writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _warm() -> None:
+    """What compiles at its first use would hold the market up, and it skips what is late."""
+    impression_micros(1)
 
 
 def trade(answer: Answer, seconds: float = 0.5, rate: float = 200.0, delay_s: float = 0.0) -> LiveMarket:
