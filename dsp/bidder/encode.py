@@ -1,44 +1,37 @@
 """Stage 10, encode: bids to bytes, in the format the request came in.
 
-A creative's whole bid is a pre-rendered bytes %-format (the catalog compiler writes it); per bid only ids, price, deal
-and the signed token are put in. Numbers of fields are OpenRTB 2.6's protobuf.
+A creative's whole bid is pre-rendered (the catalog compiler writes it); one kernel seals the batch's tokens and another
+copies templates, ids, prices and tokens into one buffer. Python only fills native ads, which depend on the request's
+assets, and cuts the buffer into responses.
 """
 
 from __future__ import annotations
-
-import struct
 
 import numpy as np
 import numpy.typing as npt
 
 from dsp.base.token import TOKEN_TEXT_BYTES, Signer, seal_records
-from dsp.bidder.gate import Q_CURRENCY
+from dsp.bidder.answer import Answer
+from dsp.bidder.marks import find_marks
 from dsp.bidder.native import NativeCache
-from dsp.bidder.price import B_CAND, B_PRICE
-from dsp.bidder.rank import C_CR, C_DEAL, C_IMP, C_LI
-from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, LI_SEAT
-from dsp.catalog.snapshot import Snapshot
+from dsp.bidder.plan import Plan
+from dsp.bidder.price import B_CAND
+from dsp.bidder.rank import C_CR, C_IMP
+from dsp.bidder.write import write_responses
+from dsp.catalog.layout import CR_MEDIA
 from dsp.openrtb.columns import (
     ASSET_WIDTH,
-    BANNER,
-    D_ID_LEN,
-    D_ID_OFF,
     FMT_JSON,
-    I_B_SIZES0,
-    I_B_SIZESN,
-    I_ID_LEN,
-    I_ID_OFF,
     I_N_ASSETS0,
     I_N_ASSETSN,
     I_N_HASH,
     I_N_VER,
     I_N_WRAPPED,
+    I_REQ,
     NATIVE,
-    R_EXCHANGE,
     R_FMT,
     R_ID_LEN,
     R_ID_OFF,
-    VIDEO,
     Batch,
 )
 from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
@@ -46,13 +39,11 @@ from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
-_double = struct.Struct("<d").pack
+BID_ROOM = 1024  # what a bid takes beside its template, its native ad and the request's own ids
 
 
 def varint(value: int) -> bytes:
     """A protobuf varint of a non-negative integer."""
-    if value < 0x80:
-        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append((value & 0x7F) | 0x80)
@@ -61,65 +52,27 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def pb_bytes(tag: bytes, value: bytes) -> bytes:
-    """A length-delimited protobuf field; ``tag`` is its encoded key."""
-    return tag + varint(len(value)) + value
-
-
-T_BID_ADM, T_BID_DEAL = b"\x32", b"\x6a"  # Bid.adm = 6, Bid.dealid = 13
-T_BID_W, T_BID_H, T_BID_EXP = b"\x80\x01", b"\x88\x01", b"\xa8\x01"  # 16, 17, 21
-T_ID, T_SEATBID, T_CUR, T_NBR = b"\x0a", b"\x12", b"\x22", b"\x30"  # BidResponse 1, 2, 4, 6
-T_SEAT_BID, T_SEAT = b"\x0a", b"\x12"  # SeatBid.bid = 1, seat = 2
-
-
 class Encoder:
     """Turns the bids of a batch into responses; belongs to one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, signer: Signer) -> None:
-        self.snapshot = snapshot
+    def __init__(self, plan: Plan, signer: Signer) -> None:
+        self.plan = plan
         self.signer = signer
-        self._texts = np.empty((MAX_BATCH * MAX_IMPS, TOKEN_TEXT_BYTES), np.uint8)
-        self._json_extra: dict[int, bytes] = {}
-        self._pb_extra: dict[int, bytes] = {}
-        seats = [str(seat) for seat in snapshot.meta["seats"]]
-        self._seats_json = [b'{"seat":"' + seat.encode() + b'","bid":[' for seat in seats]
-        self._seats_pb = [pb_bytes(T_SEAT, seat.encode()) for seat in seats]
-        codes = [bytes(code) for code in snapshot.cur_code]
-        self._cur_json = [b'],"cur":"' + code + b'"}' for code in codes]
-        self._cur_pb = [pb_bytes(T_CUR, code) for code in codes]
-        self._exp_json = [b',"exp":%d' % x if x > 0 else b"" for x in snapshot.ex_i[:, EX_EXP_S].tolist()]
-        self._exp_pb = [T_BID_EXP + varint(x) if x > 0 else b"" for x in snapshot.ex_i[:, EX_EXP_S].tolist()]
+        snapshot = plan.snapshot
+        self._json = find_marks(snapshot.tpl_json, snapshot.tpl_json_off)
+        self._pb = find_marks(snapshot.tpl_pb, snapshot.tpl_pb_off)
+        seats = [str(seat).encode() for seat in snapshot.meta["seats"]]
+        self._seats = np.frombuffer(b"".join(seats) or b"\0", np.uint8)
+        self._seat_off: I64 = np.cumsum([0, *map(len, seats)], dtype=np.int64)
+        longest = max(int(self._json.length.max(initial=0)), int(self._pb.length.max(initial=0)))
+        self._bid_bytes = longest + BID_ROOM
+        self._texts: U8 = np.zeros((MAX_BATCH * MAX_IMPS, TOKEN_TEXT_BYTES), np.uint8)
+        self._native_off: I64 = np.zeros(MAX_BATCH * MAX_IMPS + 1, np.int64)
+        self._no_native: U8 = np.zeros(1, np.uint8)
+        self._ends: I64 = np.zeros(MAX_BATCH, np.int64)
+        self._price = np.zeros(1, np.float64)
+        self._out: U8 = np.zeros(MAX_BATCH * self._bid_bytes, np.uint8)
         self._native = NativeCache()
-
-    def _extra_json(self, creative: int) -> bytes:
-        found = self._json_extra.get(creative)
-        if found is None:
-            row = self.snapshot.cr_i[creative].tolist()
-            if row[CR_MEDIA] == BANNER and row[CR_W]:
-                found = b',"w":%d,"h":%d' % (row[CR_W], row[CR_H])
-            elif row[CR_MEDIA] == VIDEO:
-                found = b',"dur":%d' % row[CR_DURATION_S]
-            else:
-                found = b""
-            self._json_extra[creative] = found
-        return found
-
-    def _extra_pb(self, creative: int) -> bytes:
-        found = self._pb_extra.get(creative)
-        if found is None:
-            row = self.snapshot.cr_i[creative].tolist()
-            if row[CR_MEDIA] == BANNER and row[CR_W]:
-                found = T_BID_W + varint(row[CR_W]) + T_BID_H + varint(row[CR_H])
-            else:
-                found = b""
-            self._pb_extra[creative] = found
-        return found
-
-    def _native_text(self, batch: Batch, imp: list[int], creative: int) -> tuple[bytes, bytes, int]:
-        start = imp[I_N_ASSETS0]
-        assets = batch.pool[start : start + imp[I_N_ASSETSN] * ASSET_WIDTH]
-        parts = self.snapshot.native(creative)
-        return self._native.get(imp[I_N_HASH], creative, assets, imp[I_N_VER], bool(imp[I_N_WRAPPED]), parts)
 
     def responses(
         self,
@@ -131,7 +84,7 @@ class Encoder:
         first_bid: I64,
         records: U8,
         first_bid_id: int,
-        answers: list[tuple[int, bytes]],
+        answers: list[Answer],
         kind: int,
     ) -> None:
         """Put (kind, response bytes) into ``answers`` for each request with bids.
@@ -139,82 +92,48 @@ class Encoder:
         ``bids`` and ``first_bid`` as `price.select` left them, ``records`` uint8[n_bids, TOKEN_BYTES] packed token
         records, whose persons are encrypted on the way.
         """
+        plan = self.plan
         seal_records(n_bids, records, *self.signer.keys, self._texts)
-        tokens = self._texts[:n_bids].tobytes()
-        bid_rows = bids[:n_bids].tolist()
-        cand_rows = cand[bids[:n_bids, B_CAND]].tolist()
-        imp_rows = batch.imp[[row[C_IMP] for row in cand_rows]].tolist()
-        li_seat = self.snapshot.li_i[[row[C_LI] for row in cand_rows], LI_SEAT].tolist()
-        media = self.snapshot.cr_i[[row[C_CR] for row in cand_rows], CR_MEDIA].tolist()
-        text = memoryview(batch.text)  # type: ignore[arg-type]
-        starts = first_bid[: batch.n + 1].tolist()
-        for r in range(batch.n):
-            begin, end = starts[r], starts[r + 1]
-            if begin == end:
-                continue
-            row = batch.req[r]
-            exchange = int(row[R_EXCHANGE])
-            encode_one = self._bid_json if row[R_FMT] == FMT_JSON else self._bid_pb
-            by_seat: dict[int, list[bytes]] = {}
-            for b in range(begin, end):
-                token = tokens[b * TOKEN_TEXT_BYTES : (b + 1) * TOKEN_TEXT_BYTES]
-                bid_id = b"%016x" % (first_bid_id + b)
-                one = encode_one(batch, text, exchange, bid_rows[b], cand_rows[b], imp_rows[b], media[b], bid_id, token)
-                by_seat.setdefault(li_seat[b], []).append(one)
-            off = int(row[R_ID_OFF])
-            request_id = bytes(text[off : off + int(row[R_ID_LEN])])
-            currency = int(q[r, Q_CURRENCY])
-            if row[R_FMT] == FMT_JSON:
-                seatbids = b",".join(self._seats_json[seat] + b",".join(of) + b"]}" for seat, of in by_seat.items())
-                answers[r] = kind, b'{"id":"' + request_id + b'","seatbid":[' + seatbids + self._cur_json[currency]
-            else:
-                parts = [pb_bytes(T_ID, request_id)]
-                for seat, of in by_seat.items():
-                    parts.append(pb_bytes(T_SEATBID, b"".join(of) + self._seats_pb[seat]))
-                parts.append(self._cur_pb[currency])
-                answers[r] = kind, b"".join(parts)
-
-    def _bid_json(
-        self, batch: Batch, text: memoryview, exchange: int, bid: list[int], cand: list[int], imp: list[int],
-        media: int, bid_id: bytes, token: bytes,
-    ) -> bytes:  # fmt: skip
-        creative = cand[C_CR]
-        extra = self._extra_json(creative) + self._exp_json[exchange]
-        if media == BANNER and imp[I_B_SIZESN] and not self._json_extra[creative]:  # flexible: takes the slot's size
-            size = int(batch.pool[imp[I_B_SIZES0]])
-            extra += b',"w":%d,"h":%d' % (size >> 16, size & 0xFFFF)
-        if cand[C_DEAL] >= 0:
-            deal = batch.deal[cand[C_DEAL]]
-            extra += b',"dealid":"' + bytes(text[deal[D_ID_OFF] : deal[D_ID_OFF] + deal[D_ID_LEN]]) + b'"'
-        if media == NATIVE:
-            _, escaped, tokens = self._native_text(batch, imp, creative)
-            extra += b',"adm":"' + escaped % ((token,) * tokens) + b'"'
-        price = b"%d.%03d" % divmod(bid[B_PRICE] // 1000, 1000)
-        imp_id = bytes(text[imp[I_ID_OFF] : imp[I_ID_OFF] + imp[I_ID_LEN]])
-        head = (bid_id, imp_id, price, extra)
-        return self.snapshot.template_json(creative) % (head + (token,) * int(self.snapshot.tpl_tokens[creative, 0]))
-
-    def _bid_pb(
-        self, batch: Batch, text: memoryview, exchange: int, bid: list[int], cand: list[int], imp: list[int],
-        media: int, bid_id: bytes, token: bytes,
-    ) -> bytes:  # fmt: skip
-        creative = cand[C_CR]
-        imp_id = bytes(text[imp[I_ID_OFF] : imp[I_ID_OFF] + imp[I_ID_LEN]])
-        body = (
-            b"\x0a\x10" + bid_id + b"\x12" + varint(len(imp_id)) + imp_id + b"\x19" + _double(bid[B_PRICE] / 1e6)
-            + self.snapshot.template_pb(creative) % ((token,) * int(self.snapshot.tpl_tokens[creative, 1]))
-            + self._extra_pb(creative) + self._exp_pb[exchange]
+        native = self._fill_native(batch, cand, bids, n_bids)
+        # Every id of the batch's text is written at most once.
+        bound = n_bids * self._bid_bytes + len(native) * TOKEN_TEXT_BYTES + 2 * int(batch.counts[3]) + 4096
+        if len(self._out) < bound:
+            self._out = np.zeros(bound, np.uint8)
+        write_responses(
+            batch.n, batch.req, batch.imp, batch.deal, batch.pool, batch.text, q, cand, bids, first_bid,
+            plan.li_i, plan.cr_i, plan.ex_i, plan.cur_code, self._seats, self._seat_off,
+            *self._json[:4], *self._pb[:4], native, self._native_off, self._texts, first_bid_id,
+            self._price, self._price.view(np.uint8), self._out, self._ends,
         )  # fmt: skip
-        if media == BANNER and imp[I_B_SIZESN] and not self._pb_extra[creative]:
-            size = int(batch.pool[imp[I_B_SIZES0]])
-            body += T_BID_W + varint(size >> 16) + T_BID_H + varint(size & 0xFFFF)
-        if cand[C_DEAL] >= 0:
-            deal = batch.deal[cand[C_DEAL]]
-            body += pb_bytes(T_BID_DEAL, bytes(text[deal[D_ID_OFF] : deal[D_ID_OFF] + deal[D_ID_LEN]]))
-        if media == NATIVE:
-            plain, _, tokens = self._native_text(batch, imp, creative)
-            body += pb_bytes(T_BID_ADM, plain % ((token,) * tokens))
-        return pb_bytes(T_SEAT_BID, body)
+        view = memoryview(self._out)  # type: ignore[arg-type]
+        begin = 0
+        for r, end in enumerate(self._ends[: batch.n].tolist()):
+            if end > begin:
+                answers[r] = kind, bytes(view[begin:end])
+                begin = end
+
+    def _fill_native(self, batch: Batch, cand: I64, bids: I64, n_bids: int) -> U8:
+        """The markup of native bids as %-formats, bid b's ending at ``_native_off[b + 1]``; empty for other media."""
+        rows = bids[:n_bids, B_CAND]
+        creatives = cand[rows, C_CR]
+        is_native = self.plan.cr_i[creatives, CR_MEDIA] == NATIVE
+        self._native_off[: n_bids + 1] = 0
+        if not is_native.any():
+            return self._no_native
+        texts: list[bytes] = []
+        for b in np.flatnonzero(is_native).tolist():
+            imp = batch.imp[cand[rows[b], C_IMP]].tolist()
+            start = imp[I_N_ASSETS0]
+            assets = batch.pool[start : start + imp[I_N_ASSETSN] * ASSET_WIDTH]
+            creative = int(creatives[b])
+            plain, escaped, _ = self._native.get(
+                imp[I_N_HASH], creative, assets, imp[I_N_VER], bool(imp[I_N_WRAPPED]),
+                self.plan.snapshot.native(creative),
+            )  # fmt: skip
+            texts.append(escaped if batch.req[imp[I_REQ], R_FMT] == FMT_JSON else plain)
+            self._native_off[b + 1] = len(texts[-1])
+        np.cumsum(self._native_off[: n_bids + 1], out=self._native_off[: n_bids + 1])
+        return np.frombuffer(b"".join(texts), np.uint8)
 
 
 def no_bid(batch: Batch, r: int, nbr: int) -> bytes:
@@ -223,4 +142,4 @@ def no_bid(batch: Batch, r: int, nbr: int) -> bytes:
     request_id = batch.text[row[R_ID_OFF] : row[R_ID_OFF] + row[R_ID_LEN]].tobytes()
     if row[R_FMT] == FMT_JSON:
         return b'{"id":"%b","nbr":%d}' % (request_id, nbr)
-    return pb_bytes(T_ID, request_id) + T_NBR + varint(nbr)
+    return b"\x0a" + varint(len(request_id)) + request_id + b"\x30" + varint(nbr)

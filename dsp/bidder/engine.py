@@ -174,7 +174,7 @@ class Engine:
         plan = Plan(snapshot)
         self.plan = plan
         self.work = Workspace(self._k, plan.rows.shape[1], self.config.seed)
-        self.encoder = Encoder(snapshot, self.signer)
+        self.encoder = Encoder(plan, self.signer)
         self.slices.attach(plan.ids)
         self._consent.attach(plan.exchange_names)
         self._live_at_ns = 0

@@ -111,7 +111,7 @@ def next_random(state: U64) -> np.uint64:
 @inlined
 def lowest_bit(word: np.uint64) -> int:
     """Index of the lowest set bit of a non-zero word, by a de Bruijn sequence: no branch to mispredict."""
-    return np.int64(_BIT_OF[((word & (~word + np.uint64(1))) * _DE_BRUIJN) >> np.uint64(58)])
+    return int(_BIT_OF[((word & (~word + np.uint64(1))) * _DE_BRUIJN) >> np.uint64(58)])
 
 
 @kernel
