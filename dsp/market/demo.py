@@ -245,7 +245,7 @@ class Demo:
         for client in (http, notices):
             await client.close()
         await courier.close()
-        await grpc.close()
+        grpc.close()
         return market.tally, books, unsettled
 
     # --- the end -----------------------------------------------------------------------------------------------------

@@ -80,27 +80,27 @@ class Display:
         ran = min(time.perf_counter() - tally.started, self._seconds)
         table = Table(title=f"market against bidder, {ran:.0f} of {self._seconds:.0f} s", expand=False)
         for name in ("traffic", "", "money", "", "customers", ""):
-            table.add_column(name, justify="left" if name else "right")
+            table.add_column(name, justify="left" if name else "right", no_wrap=True)
         left = [
             ("requests/s", f"{self._rate:,.0f}"),
             ("requests", f"{tally.answered:,}"),
             ("bid rate", share(tally.bids, tally.answered)),
-            ("p50 / p99", f"{p50:.1f} / {p99:.1f} ms"),
-            ("timeouts, errors", f"{tally.timeouts}, {tally.errors + tally.invalid}"),
+            ("p50, p99 ms", f"{p50:.1f}, {p99:.1f}"),
+            ("failed", f"{tally.timeouts} + {tally.errors + tally.invalid}"),
         ]
         middle = [
             ("win rate", share(tally.wins, tally.offers)),
             ("impressions", f"{tally.wins:,}"),
             ("spend", money(spend)),
             ("CPM", per(1000 * spend, tally.wins)),
-            ("true worth bought", money(tally.value_usd)),
+            ("true worth", money(tally.value_usd)),
         ]
         right = [
             ("clicks", f"{events['click']:,}"),
             ("applications", f"{events['applied']:,}"),
             ("approved", f"{events['approved']:,}"),
             ("funded", f"{events['funded']:,}"),
-            ("cost per approved", per(spend, events["approved"])),
+            ("per approved", per(spend, events["approved"])),
         ]
         for row in zip(left, middle, right, strict=True):
             table.add_row(*(cell for pair in row for cell in pair))
@@ -108,8 +108,8 @@ class Display:
 
     def _by_advertiser(self) -> Table:
         table = Table(expand=False)
-        for name in ("advertiser", "impressions", "spend", "clicks", "applied", "approved", "cost per approved"):
-            table.add_column(name, justify="left" if name == "advertiser" else "right")
+        for name in ("advertiser", "impressions", "spend", "clicks", "applied", "approved", "per approved"):
+            table.add_column(name, justify="left" if name == "advertiser" else "right", no_wrap=True)
         for name, (spend, counts) in self.books.by_advertiser(self._advertisers).items():
             table.add_row(
                 name, f"{counts['billing']:,}", money(spend), str(counts["click"]), str(counts["applied"]),
