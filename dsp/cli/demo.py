@@ -13,7 +13,7 @@ from dsp.cli.edge import config_of, refusing
 def demo(
     context: typer.Context,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long the market trades.")] = 60.0,
-    rate: Annotated[float, typer.Option(min=1.0, help="Bid requests a second.")] = 800.0,
+    rate: Annotated[float, typer.Option(min=1.0, help="Bid requests a second.")] = 500.0,
     people: Annotated[int, typer.Option(min=100, help="How many people live in the market.")] = 100_000,
     learn: Annotated[int, typer.Option(min=1000, help="Simulated auctions to learn from first.")] = 60_000,
     catalog: Annotated[Path | None, typer.Option(help="A catalog file instead of the example.")] = None,

@@ -143,12 +143,15 @@ class LiveMarket:
     def _settle(self, scene: Scene, response: dict[str, Any]) -> None:
         sales = self.world.sell(scene, response)
         self.tally.offers += len(sales)
-        hour = np.full(len(sales), time.time() / 3600 % 24)
         seats = {bid["id"]: seat.get("seat", "") for seat in response["seatbid"] for bid in seat["bid"]}
-        p = self.world.probabilities(sales, hour) if any(sale.settlement.won for sale in sales) else None
-        for k, sale in enumerate(sales):
-            deeds = self.world.deeds(sale, p[k].tolist()) if p is not None and sale.settlement.won else []
-            if p is not None and sale.settlement.won:
-                self.tally.wins += 1
-                self.tally.value_usd += float(self.world.value_cpm_usd([sale], p[k : k + 1])[0]) / 1000
-            self.courier.report(sale, deeds, seats[sale.bid["id"]])
+        for sale in sales:
+            if not sale.settlement.won:
+                self.courier.report(sale, [], seats[sale.bid["id"]])
+        won = [sale for sale in sales if sale.settlement.won]
+        if not won:
+            return
+        self.tally.wins += len(won)
+        p = self.world.probabilities(won, np.full(len(won), time.time() / 3600 % 24))
+        self.tally.value_usd += float(self.world.value_cpm_usd(won, p).sum()) / 1000
+        for sale, row in zip(won, p.tolist(), strict=True):
+            self.courier.report(sale, self.world.deeds(sale, row), seats[sale.bid["id"]])
