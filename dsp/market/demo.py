@@ -220,7 +220,7 @@ class Demo:
         gc.freeze()  # what learning left behind is not searched again: a full collection would stop the market
         books = Books()
         courier = Courier(notices, books)
-        market = LiveMarket(world, [(asks[name], weight) for name, weight in SHARES], courier, books)
+        market = LiveMarket(world, [(name, asks[name], weight) for name, weight in SHARES], courier, books)
         await market.run(0.5, 100, first=LIVE_FIRST - 1000)  # connections and first calls are not the market's latency
         await courier.settled(SETTLE_S)
         market.tally = Tally()
@@ -286,7 +286,7 @@ class Demo:
             "errors": tally.errors,
             "invalid": tally.invalid,
             "skipped": tally.skipped,
-            "statuses": {str(status): n for status, n in sorted(tally.statuses.items())},
+            "statuses": {f"{wire} {status}": n for (wire, status), n in sorted(tally.statuses.items())},
             "p50_ms": round(p50, 2),
             "p99_ms": round(p99, 2),
             "longest_pause_ms": round(tally.longest_pause_s * 1000, 1),

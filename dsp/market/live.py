@@ -42,7 +42,7 @@ class Tally:
     invalid: int = 0  # responses that an exchange would refuse
     skipped: int = 0
     longest_pause_s: float = 0.0  # of the market itself: latencies beyond it may be its own fault
-    statuses: Counter[int] = field(default_factory=Counter)
+    statuses: Counter[tuple[str, int]] = field(default_factory=Counter)  # by wire and status, 0: none in time
     problems: Counter[str] = field(default_factory=Counter)
     value_usd: float = 0.0  # true expected worth of what was won
     seconds: list[float] = field(default_factory=list)  # latency of every answer
@@ -65,14 +65,14 @@ class LiveMarket:
     """One run: a world, the wires to its bidder with their shares of the traffic, and the courier of notices."""
 
     world: World
-    wires: Sequence[tuple[Ask, float]]
+    wires: Sequence[tuple[str, Ask, float]]  # name, how to ask, share
     courier: Courier
     books: Books
     tally: Tally = field(default_factory=Tally)
 
     async def run(self, seconds: float, requests_per_s: float, first: int = 0) -> None:
         """Hold auctions ``first``, first + 1, ... for a while; returns when all are answered."""
-        cumulative = np.cumsum([share for _, share in self.wires])
+        cumulative = np.cumsum([share for _, _, share in self.wires])
         cumulative /= cumulative[-1]
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -91,7 +91,8 @@ class LiveMarket:
                     break
                 index = first + opened
                 wire = int(np.searchsorted(cumulative, (index * 0.6180339887) % 1.0, side="right"))
-                task = asyncio.create_task(self._auction(index, self.wires[min(wire, len(self.wires) - 1)][0]))
+                name, ask, _ = self.wires[min(wire, len(self.wires) - 1)]
+                task = asyncio.create_task(self._auction(index, name, ask))
                 flying.add(task)
                 task.add_done_callback(flying.discard)
                 opened += 1
@@ -103,17 +104,17 @@ class LiveMarket:
         if flying:
             await asyncio.gather(*flying)
 
-    async def _auction(self, index: int, ask: Ask) -> None:
+    async def _auction(self, index: int, wire: str, ask: Ask) -> None:
         scene = self.world.factory.scene(index)
         venue = self.world.factory.venues[scene.venue]
         self.tally.asked += 1
         heard = await ask(scene, venue)
+        self.tally.statuses[wire, heard.status] += 1
         self._hear(scene, heard)
 
     def _hear(self, scene: Scene, heard: Heard) -> None:
         """Count an answer, and settle what it bids."""
         tally, venue = self.tally, self.world.factory.venues[scene.venue]
-        tally.statuses[heard.status] += 1
         if heard.status == 0:
             tally.timeouts += 1
             return

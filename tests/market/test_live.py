@@ -43,7 +43,7 @@ def trade(answer: Answer, seconds: float = 0.5, rate: float = 200.0, delay_s: fl
                 await asyncio.sleep(delay_s)
                 return answer(scene)
 
-            market = LiveMarket(make_world(), [(ask, 1.0)], courier, books)
+            market = LiveMarket(make_world(), [("test", ask, 1.0)], courier, books)
             await market.run(seconds, rate)
             await courier.settled(20.0)
             await courier.close()
