@@ -6,7 +6,7 @@ of its own key and the bid id, so a token identifies nobody to whom it is shown.
 signs, every listed one verifies, so keys rotate without losing notices in flight.
 
 MAC and keystream are SipHash-2-4-128, a keyed PRF for short inputs, because a batch of bids is sealed by one kernel:
-0.4 us a token, where BLAKE2b and base64 through Python's library took 3 to 4.
+0.5 us a token, where BLAKE2b and base64 call by call took 5.6 (medians of one run, 32 tokens with persons).
 """
 
 from __future__ import annotations
