@@ -37,6 +37,8 @@ VENDORS: dict[str, set[str]] = {
     "aerospike": {"audience"},
     "lmdb": {"audience"},
     "prometheus_client": {"base"},
+    "alembic": {"ledger"},
+    "psycopg": {"ledger"},
     "grpc": {"ingress", "market"},  # the market is a client
     "grpc_health": {"ingress"},
     "grpc_reflection": {"ingress"},

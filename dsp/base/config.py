@@ -50,7 +50,10 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     slice_s: float = 1.0  # a grant aims to last about this long
     sync_s: float = 0.25
     lease_s: float = 30.0
-    skew_s: float = 5.0
+    skew_s: float = 5.0  # how far clocks may be apart
+    database: str = ""  # the books: a postgresql:// URL; empty: SQLite, ledger.db in the data directory
+    win_rate_jump: float = 4.0  # a line item whose win rate rises to this many times what it was is stopped; 0: never
+    price_jump: float = 4.0  # the same for its average price
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

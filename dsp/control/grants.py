@@ -36,6 +36,7 @@ GRANT = np.dtype(
         ("least", "<i8"),  # the smallest useful slice: a few of its largest bids
         ("multiplier", "<f8"),  # pacing
         ("recall", "<i8"),  # RECALL_*
+        ("slack", "<i8"),  # tolerance: how far open reservations may be counted below their full amount (rule 11)
     ]
 )
 

@@ -2,67 +2,108 @@
 
 Invariant: an account's ``outstanding`` is the sum of `Slot.outstanding` over the slots below it, per period; a grant is
 made only while posted + outstanding stays within the budget, of every ancestor and period (rule 1 of design section 5).
+
+Slices are media cost: what exchanges may charge. Budgets and what is posted to an account hold the agency's margin on
+it, too; `Account.headroom` is where the one becomes the other, rounded against us.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from dsp.ledger.plan import ALL_TIME, NO_LIMIT, Budget, Zone
+from dsp.ledger.periods import ALL_TIME, Zone, day_of, periods_of
+from dsp.ledger.plan import NO_LIMIT, Budget, LinePlan
 
 # Kinds of accounts, as the books store them.
-LINE_ITEM, CAMPAIGN, ADVERTISER, PAYABLE, DISPUTE = 1, 2, 3, 4, 5
-ACCOUNT_KINDS = ("", "line item", "campaign", "advertiser", "payable to exchange", "disputed with exchange")
+(LINE_ITEM, CAMPAIGN, ADVERTISER, PAYABLE, DISPUTE, MARGIN, PREPAID, CASH, HOUSE) = range(1, 10)
+ACCOUNT_KINDS = (
+    *("", "line item", "campaign", "advertiser", "payable to exchange", "disputed with exchange"),
+    *("margin on line item", "prepaid by advertiser", "cash from advertiser", "our own cost for advertiser"),
+)
+ROLLUPS = (CAMPAIGN, ADVERTISER)  # sums over line items; all other kinds make up the double entry
+MILLION = 1_000_000
 
 
 class Account:
     """A budget: a line item's, a campaign's or an advertiser's. Amounts by period, 0 being all time."""
 
-    __slots__ = ("budget", "kind", "lines", "outstanding", "posted", "ref", "waiting")
+    __slots__ = ("budget", "funds", "kind", "lines", "margin_ppm", "outstanding", "posted", "ref", "waiting")
 
     def __init__(self, kind: int, ref: int) -> None:
         self.kind, self.ref = kind, ref
         self.budget = Budget(0, 0)  # nothing may be granted before a plan says so
+        self.funds = NO_LIMIT  # paid in, where an advertiser pays in advance
+        self.margin_ppm = 0
         self.posted: dict[int, int] = {}
         self.outstanding: dict[int, int] = {}
         self.lines: dict[int, Line] = {}
         self.waiting: dict[Slot, None] = {}  # slots that want more than this account has left
 
     def post(self, period: int, micros: int) -> None:
-        """Cost of a period."""
+        """Cost of a period, margin included."""
         posted = self.posted
-        posted[ALL_TIME] = posted.get(ALL_TIME, 0) + micros
-        if period != ALL_TIME:
-            posted[period] = posted.get(period, 0) + micros
+        for within in periods_of(period):
+            posted[within] = posted.get(within, 0) + micros
 
     def headroom(self, period: int) -> int:
-        """What may still be granted, micros; negative after a cut or late wins."""
-        posted, outstanding = self.posted, self.outstanding
-        total = self.budget.total_micros - posted.get(ALL_TIME, 0) - outstanding.get(ALL_TIME, 0)
-        if self.budget.daily_micros >= NO_LIMIT:
-            return total
-        return min(total, self.budget.daily_micros - posted.get(period, 0) - outstanding.get(period, 0))
+        """What may still be granted in ``period``, micros of media cost; negative after a cut or late wins."""
+        budget = self.budget
+        least = self._left(ALL_TIME, min(budget.total_micros, self.funds))
+        if budget.daily_micros < NO_LIMIT:
+            least = min(least, self._left(day_of(period), budget.daily_micros))
+        if budget.hourly_micros < NO_LIMIT:
+            least = min(least, self._left(period, budget.hourly_micros))
+        return least
+
+    def _left(self, period: int, limit: int) -> int:
+        left = limit - self.posted.get(period, 0)
+        if self.margin_ppm:
+            left = left * MILLION // (MILLION + self.margin_ppm)
+        return left - self.outstanding.get(period, 0)
 
     def overspend(self) -> int:
         """Posted beyond the total budget, micros."""
-        return max(0, self.posted.get(ALL_TIME, 0) - self.budget.total_micros)
+        return max(0, self.posted.get(ALL_TIME, 0) - min(self.budget.total_micros, self.funds))
 
 
 class Line:
-    """A line item with its chain of budgets, itself first."""
+    """A line item with its chain of budgets, itself first. ``media`` and ``margin`` add up to what was posted."""
 
-    __slots__ = ("active", "advertiser", "campaign", "chain", "currency", "id", "least_micros", "name", "zone")
+    __slots__ = (
+        *("active", "chain", "currency", "hourly", "id", "least_micros", "margin", "margin_ppm", "media", "name"),
+        *("plan", "slack_micros", "stopped", "zone"),
+    )
 
-    def __init__(self, line_id: int, chain: tuple[Account, ...], currency: str, name: str = "") -> None:
-        self.id, self.chain, self.currency, self.name = line_id, chain, currency, name
+    def __init__(self, line_id: int, chain: tuple[Account, ...], currency: str, name: str, margin_ppm: int) -> None:
+        self.id, self.chain, self.currency, self.name, self.margin_ppm = line_id, chain, currency, name, margin_ppm
         self.least_micros = 1
-        self.active = False
+        self.slack_micros = 0  # of each slice: what its reservations may be counted below their full amount
+        self.active = False  # in the plan, not paused, in flight, not stopped by a brake
+        self.stopped = False
+        self.hourly = False  # some budget of the chain is by the hour
+        self.plan: LinePlan | None = None
         self.zone: Zone | None = None
+        self.media: dict[int, int] = {}
+        self.margin: dict[int, int] = {}
 
     @property
     def period(self) -> int:
         """The budget period that new grants are of."""
-        return self.zone.period if self.zone is not None else 0
+        if self.zone is None:
+            return ALL_TIME
+        return self.zone.hour if self.hourly else self.zone.day
+
+    def add_media(self, period: int, micros: int) -> int:
+        """Media cost of a period; returns the margin on it, so that a period's margin is that of its sum, rounded down.
+
+        In whatever order costs come, the margin adds up to the same.
+        """
+        media = self.media[period] = self.media.get(period, 0) + micros
+        due = media * self.margin_ppm // MILLION - self.margin.get(period, 0)
+        most = -(-abs(micros) * self.margin_ppm // MILLION)  # a changed margin is not for what was posted before
+        margin = max(-most, min(due, most))
+        self.margin[period] = self.margin.get(period, 0) + margin
+        return margin
 
     def room(self, period: int) -> tuple[int, Account]:
         """The least headroom of the chain, and whose it is."""
@@ -104,8 +145,8 @@ class Slot:
         if change:
             for account in self.line.chain:
                 held = account.outstanding
-                held[ALL_TIME] = held.get(ALL_TIME, 0) + change
-                held[self.period] = held.get(self.period, 0) + change
+                for period in periods_of(self.period):
+                    held[period] = held.get(period, 0) + change
         return -change - posted
 
 

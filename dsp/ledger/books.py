@@ -11,28 +11,47 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
 from dsp.base.config import LedgerConfig
 from dsp.control.grants import SyncReply, SyncRequest
-from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, DISPUTE, LINE_ITEM, PAYABLE, Account, Lease, Line, Slot
+from dsp.ledger.accounts import (
+    ADVERTISER,
+    DISPUTE,
+    LINE_ITEM,
+    MARGIN,
+    PAYABLE,
+    PREPAID,
+    ROLLUPS,
+    Account,
+    Lease,
+    Line,
+    Slot,
+)
+from dsp.ledger.adjust import NUMBERS, Adjustment, AdjustmentError
+from dsp.ledger.brakes import Brakes
+from dsp.ledger.database import open_database
 from dsp.ledger.grants import Granting
 from dsp.ledger.journal import Journal
-from dsp.ledger.plan import ALL_TIME, BILLABLE_BILLING, BILLABLE_WIN, Plan
+from dsp.ledger.periods import ALL_TIME, periods_of
+from dsp.ledger.plan import BILLABLE_BILLING, BILLABLE_WIN, NO_LIMIT, Plan
+from dsp.ledger.rows import Charge, Side, entry_row, event_row, grant_row, lease_row, line_row, ref
 from dsp.ledger.schema import (
     BALANCES,
     ENTRIES,
+    ENTRY_ADJUSTED_MARGIN,
+    ENTRY_ADJUSTMENT,
     ENTRY_CHARGE,
     ENTRY_DISPUTE,
+    ENTRY_MARGIN,
     GRANTS,
     LEASE_OPEN,
-    LEASE_OVER,
     LEASES,
     LINES,
+    RATES,
+    STOPS,
     TALLIES,
-    open_database,
     sql_id,
     token_id,
 )
@@ -40,22 +59,12 @@ from dsp.ledger.ticket import UNFILLED, Notice, charge_micros
 from dsp.log.outcomes import BILLING, LOSS, WIN
 
 OutcomeRow = tuple[int, int, int, int, float]
+EVERYTHING = (0, 0)  # the stop that is the kill switch
 _RECOVERY_SLACK_MS = 60_000  # clocks may have been set back a little between a mark and a notice
 
 
 class BrokenInvariantError(AssertionError):
     """The books contradict themselves; the message says where."""
-
-
-class Charge(NamedTuple):
-    """A billable event on its way into the books."""
-
-    notice: Notice
-    line: Line
-    slot: Slot | None
-    posted: int
-    excess: int
-    late: bool
 
 
 class Books:
@@ -64,7 +73,10 @@ class Books:
     def __init__(self, engine: Engine, config: LedgerConfig, mono_ns: int, time_ms: int) -> None:
         self.journal = Journal(engine)
         self.granting = Granting(config, self.journal.raise_epoch())
+        self.brakes = Brakes(config)
         self.counts: Counter[str] = Counter()
+        self.stops: dict[tuple[int, int], tuple[str, str, int]] = {}  # (kind, ref) -> reason, detail, time ms
+        self.rates: dict[tuple[str, str], float] = {}  # (code, ISO date) -> USD
         self.tallies: dict[tuple[int, int], list[float]] = {}  # (line item, kind) -> n, charge, posted, value
         self.outcomes: list[OutcomeRow] = []  # of batches that ended well, for whoever logs them
         self.broken = False
@@ -121,16 +133,10 @@ class Books:
 
     def _write(self) -> None:
         granting, journal = self.granting, self.journal
-        journal.put_lines(
-            [
-                (line.id, _ref(line, CAMPAIGN), _ref(line, ADVERTISER), line.currency, line.name)
-                for line in granting.dirty_lines
-            ]
-        )
-        journal.put_leases([_lease_row(lease, granting) for lease in granting.dirty_leases])
-        journal.put_grants(
-            [(s.lease.id, s.line.id, s.period, s.granted, s.returned, s.posted) for s in granting.dirty_slots]
-        )
+        journal.put_lines([line_row(line) for line in granting.dirty_lines])
+        alive = granting.leases
+        journal.put_leases([lease_row(x, granting.epoch, alive=x.id in alive) for x in granting.dirty_leases])
+        journal.put_grants([grant_row(slot) for slot in granting.dirty_slots])
         journal.drop_grants(granting.dropped_slots)
         journal.add_balances([(*key, *amounts) for key, amounts in self._new_balances.items()])
         journal.add_tallies([(*key, *numbers) for key, numbers in self._new_tallies.items()])
@@ -145,13 +151,26 @@ class Books:
 
     def adopt(self, plan: Plan, time_ms: int) -> None:
         """Take the budgets of a snapshot."""
-        for line, ancestors in self.granting.adopt(plan, time_ms):
-            by_period = dict(line.chain[0].posted)
-            by_period[ALL_TIME] = 2 * by_period.get(ALL_TIME, 0) - sum(by_period.values())  # what is of no period
-            for period, micros in by_period.items():
+        adopted = self.granting.adopt(plan, time_ms)
+        posted: dict[int, list[tuple[int, int, int]]] = {line.id: [] for line, _ in adopted}
+        for (kind, item, period, _), (debit, credit) in self._balances.items() if adopted else ():
+            if kind == LINE_ITEM and item in posted:
+                posted[item].append((period, debit, credit))
+        for line, ancestors in adopted:
+            for period, debit, credit in posted[line.id]:
                 for account in ancestors:
-                    account.post(period, micros)
-                    self._book(account.kind, account.ref, period, line.currency, debit=micros)
+                    account.post(period, debit - credit)
+                    self._book(account.kind, account.ref, period, line.currency, debit=debit, credit=credit)
+        rates = {(code, plan.rates_day): usd for code, usd in plan.rates.items() if plan.rates_day}
+        changed = [(*key, usd) for key, usd in rates.items() if self.rates.get(key) != usd]
+        self.rates |= rates
+        self.journal.put_rates(changed)
+        for advertiser in {ref(line, ADVERTISER) for line in self.granting.lines.values()}:
+            self._fund(advertiser)
+
+    def _fund(self, advertiser: int) -> None:
+        prepaid = advertiser in self.granting.plan.prepaid
+        self.granting.set_funds(advertiser, -self.balance(PREPAID, advertiser) if prepaid else NO_LIMIT)
 
     def tick(self, mono_ns: int, time_ms: int) -> None:
         """Let time pass: leases end, buckets close, periods begin."""
@@ -165,7 +184,7 @@ class Books:
     def apply(self, notices: Sequence[Notice]) -> list[bool]:
         """Book notices, in order; whether each was new. Notices of test requests are left out by the caller."""
         durable = [notice for notice in notices if notice.kind != LOSS]
-        fresh = self.journal.add_events([_event_row(notice) for notice in durable]) if durable else set()
+        fresh = self._insert(durable) if durable else set()
         results = []
         billable = []
         for notice in notices:
@@ -186,6 +205,11 @@ class Books:
             self._charge(billable)
         return results
 
+    def _insert(self, notices: Sequence[Notice]) -> set[tuple[int, int]]:
+        lines = self.granting.lines
+        rows = [event_row(n, x.currency if (x := lines.get(n.ticket.line_item)) else "") for n in notices]
+        return self.journal.add_events(rows)
+
     def _is_billable(self, notice: Notice) -> bool:
         how = self.granting.plan.billable.get(notice.ticket.exchange, BILLABLE_BILLING)
         return notice.kind == (WIN if how == BILLABLE_WIN else BILLING)
@@ -193,6 +217,7 @@ class Books:
     def _void(self, notice: Notice) -> bool:
         """A loss releases its reservation early. Not journaled: forgotten in a crash, the bucket's end does it."""
         ticket = notice.ticket
+        self.brakes.lost(self.granting.line(ticket.line_item), notice)
         lease = self.granting.leases.get(ticket.lease)
         slot = lease.slot(ticket.line_item, ticket.period) if lease is not None else None
         if lease is None or slot is None or ticket.bucket < lease.closed:
@@ -214,16 +239,25 @@ class Books:
     def _charge(self, notices: list[Notice]) -> None:
         """Post billable events that have no entry yet: min(charge, r); the rest is disputed (rule 8)."""
         charges = [self._assess(notice) for notice in notices]
-        rows = [_entry_row(c, ENTRY_CHARGE, LINE_ITEM, c.posted) for c in charges]
-        rows += [_entry_row(c, ENTRY_DISPUTE, DISPUTE, c.excess) for c in charges if c.excess]
+        rows = []
+        for c in charges:
+            spent, owed, contested = _sides(c)
+            rows.append(entry_row(c, ENTRY_CHARGE, spent, owed, c.posted))
+            if c.excess:
+                rows.append(entry_row(c, ENTRY_DISPUTE, contested, owed, c.excess))
         fresh = self.journal.add_entries(rows)
+        margins = []
         for charge in charges:
             key = (sql_id(charge.notice.ticket.bid_id), ENTRY_CHARGE)
             if key in fresh:
                 fresh.discard(key)
-                self._post(charge)
+                margin = self._post(charge)
+                if margin:
+                    owner = Side(MARGIN, charge.line.id)
+                    margins.append(entry_row(charge, ENTRY_MARGIN, _sides(charge)[0], owner, margin))
             else:
                 self.counts["billed_twice"] += 1  # by win and by billing notice: the first one counts
+        self.journal.add_entries(margins)
 
     def _assess(self, notice: Notice) -> Charge:
         ticket = notice.ticket
@@ -234,7 +268,8 @@ class Books:
         late = ticket.lease != 0 and (lease is None or slot is None or ticket.bucket < lease.closed)
         return Charge(notice, self.granting.line(ticket.line_item), slot, posted, charge - posted, late)
 
-    def _post(self, charge: Charge) -> None:
+    def _post(self, charge: Charge) -> int:
+        """Move the accounts; returns the margin that is due on the charge."""
         ticket, line, slot = charge.notice.ticket, charge.line, charge.slot
         if slot is not None:
             slot.move(posted=charge.posted)
@@ -244,14 +279,90 @@ class Books:
             if not settled and not charge.late:
                 self.counts["wins_after_loss"] += 1
         self.counts["late_wins"] += charge.late
-        for account in line.chain:
-            account.post(ticket.period, charge.posted)
-            self._book(account.kind, account.ref, ticket.period, line.currency, debit=charge.posted)
+        margin = line.add_media(ticket.period, charge.posted)
+        self._spend(line, ticket.period, charge.posted + margin)
+        if margin:
+            self._book(MARGIN, line.id, ticket.period, line.currency, credit=margin)
         self._book(PAYABLE, ticket.exchange, ticket.period, line.currency, credit=charge.posted + charge.excess)
         if charge.excess:
             self.counts["disputed"] += 1
             self._book(DISPUTE, ticket.exchange, ticket.period, line.currency, debit=charge.excess)
         self._tally(line.id, charge.notice.kind, 0, 0, charge.posted, 0.0)
+        fault = self.brakes.charged(line, charge.notice, charge.posted)
+        if fault is not None and (LINE_ITEM, line.id) not in self.stops:
+            self.stop(LINE_ITEM, line.id, *fault, charge.notice.time_ms)
+        return margin
+
+    def _spend(self, line: Line, period: int, micros: int) -> None:
+        """Cost of a line item and all above it; negative gives it back."""
+        for account in line.chain:
+            account.post(period, micros)
+            self._book(account.kind, account.ref, period, line.currency, debit=max(micros, 0), credit=max(-micros, 0))
+
+    # --- what people do ----------------------------------------------------------------------------------------------
+
+    def adjust(self, adjustment: Adjustment, time_ms: int) -> bool:
+        """Post an adjustment; False when its key was there. Raises `AdjustmentError` and then has changed nothing."""
+        adjustment.check()
+        line = self.granting.lines.get(adjustment.line_item)
+        if adjustment.line_item and (line is None or not line.currency):
+            raise AdjustmentError(f"no line item has the id {adjustment.line_item}")
+        if line is not None:
+            spent = sum(line.media.values()) if not adjustment.period else line.media.get(adjustment.period, 0)
+            if adjustment.micros > spent:
+                raise AdjustmentError(f"line item {line.id} has spent {spent} micros of media cost, no more")
+        currency = line.currency if line is not None else adjustment.currency
+        values = adjustment._asdict() | {"kind": NUMBERS[adjustment.kind], "time_ms": time_ms, "currency": currency}
+        number = self.journal.add_adjustment(values)
+        if number is None:
+            return False
+        self._enter(adjustment, number, currency, time_ms)
+        return True
+
+    def _enter(self, it: Adjustment, number: int, currency: str, time_ms: int) -> None:
+        debit, credit = it.sides()
+        line = self.granting.lines.get(it.line_item)
+        margin = -line.add_media(it.period, -it.micros) if line is not None else 0
+        head = (time_ms, it.line_item, it.exchange, currency, it.period)
+        rows = [
+            (number, ENTRY_ADJUSTMENT, *head, debit.kind, credit.kind, it.micros, 0, 0, 0, 0, debit.ref, credit.ref)
+        ]
+        if margin:
+            sides = (MARGIN, LINE_ITEM)
+            refs = (it.line_item, it.line_item)
+            rows.append((number, ENTRY_ADJUSTED_MARGIN, *head, *sides, margin, 0, 0, 0, 0, *refs))
+            self._book(MARGIN, it.line_item, it.period, currency, debit=margin)
+        self.journal.add_entries(rows)
+        self._book(debit.kind, debit.ref, it.period, currency, debit=it.micros)
+        if line is not None:
+            self._spend(line, it.period, -it.micros - margin)
+            self.granting.wake(line)
+        else:
+            self._book(credit.kind, credit.ref, it.period, currency, credit=it.micros)
+        if PREPAID in (debit.kind, credit.kind):
+            self._fund(it.advertiser)
+
+    def stop(self, kind: int, ref: int, reason: str, detail: str, time_ms: int) -> None:
+        """Stop an account, or `EVERYTHING`, until `resume`: slices are called back, nothing more is granted."""
+        self.stops[kind, ref] = reason, detail, time_ms
+        self.counts[f"stopped_{reason}"] += 1
+        self.journal.put_stops([(kind, ref, reason, detail, time_ms)])
+        self._heed_stops(time_ms)
+
+    def resume(self, kind: int, ref: int, time_ms: int) -> bool:
+        """End a stop; False when there was none."""
+        if self.stops.pop((kind, ref), None) is None:
+            return False
+        self.journal.drop_stop(kind, ref)
+        if kind == LINE_ITEM:
+            self.brakes.reset(ref)
+        self._heed_stops(time_ms)
+        return True
+
+    def _heed_stops(self, time_ms: int) -> None:
+        self.granting.stops = set(self.stops)
+        self.granting.stop = EVERYTHING in self.stops
+        self.granting.activate(time_ms)
 
     def _book(self, kind: int, ref: int, period: int, currency: str, *, debit: int = 0, credit: int = 0) -> None:
         key = (kind, ref, period, currency)
@@ -273,12 +384,23 @@ class Books:
     def _load(self, mono_ns: int, config: LedgerConfig) -> None:
         granting, journal = self.granting, self.journal
         for row in journal.read(LINES):
-            granting.add_line(row.id, row.campaign, row.advertiser, row.currency, row.name)
+            granting.add_line(row.id, row.campaign, row.advertiser, row.currency, row.name, row.margin_ppm)
         granting.dirty_lines.clear()
         for row in journal.read(BALANCES):
             self._balances[row.kind, row.ref, row.period, row.currency] = [row.debit_micros, row.credit_micros]
-            if row.kind in {LINE_ITEM, CAMPAIGN, ADVERTISER}:
-                granting.account(row.kind, row.ref).post(row.period, row.debit_micros)
+            micros = row.debit_micros - row.credit_micros
+            if row.kind in {LINE_ITEM, *ROLLUPS}:
+                granting.account(row.kind, row.ref).post(row.period, micros)
+            if row.kind in {LINE_ITEM, MARGIN}:
+                line = granting.line(row.ref)
+                line.media[row.period] = line.media.get(row.period, 0) + micros
+            if row.kind == MARGIN:
+                line.margin[row.period] = line.margin.get(row.period, 0) - micros
+        for row in journal.read(RATES):
+            self.rates[row.code, row.day] = row.usd
+        for row in journal.read(STOPS):
+            self.stops[row.kind, row.ref] = row.reason, row.detail, row.time_ms
+        granting.stops, granting.stop = set(self.stops), EVERYTHING in self.stops
         for row in journal.read(TALLIES):
             self.tallies[row.line_item, row.kind] = [row.n, row.charge_micros, row.posted_micros, row.value]
         self._load_leases(mono_ns + int(config.lease_s * 1e9))
@@ -329,7 +451,7 @@ class Books:
 
     def balance(self, kind: int, ref: int, period: int = ALL_TIME) -> int:
         """Debits less credits of an account in a period, over all currencies (an account has one), micros."""
-        rows = (v for (k, r, p, _), v in self._balances.items() if (k, r) == (kind, ref) and period in {ALL_TIME, p})
+        rows = (v for (k, r, p, _), v in self._balances.items() if k == kind and r == ref and period in periods_of(p))
         return sum(debit - credit for debit, credit in rows)
 
     def spend(self, line_item: int, period: int = ALL_TIME) -> int:
@@ -346,7 +468,7 @@ class Books:
         for lease in self.granting.leases.values():
             for slot in (*lease.slots.values(), *lease.retired.values()):
                 for account in slot.line.chain:
-                    for period in {ALL_TIME, slot.period}:
+                    for period in periods_of(slot.period):
                         held[account, period] = held.get((account, period), 0) + slot.outstanding
         for account in self.granting.accounts.values():
             for period, micros in account.outstanding.items():
@@ -354,50 +476,13 @@ class Books:
                     raise BrokenInvariantError(
                         f"{account.kind}/{account.ref}: outstanding {micros} is not its slots' sum"
                     )
-        debits = sum(v[0] for k, v in self._balances.items() if k[0] in {LINE_ITEM, DISPUTE})
-        credits = sum(v[1] for k, v in self._balances.items() if k[0] == PAYABLE)
+        debits = sum(v[0] for k, v in self._balances.items() if k[0] not in ROLLUPS)
+        credits = sum(v[1] for k, v in self._balances.items() if k[0] not in ROLLUPS)
         if debits != credits:
             raise BrokenInvariantError(f"debits {debits} are not credits {credits}")
 
 
-def _ref(line: Line, kind: int) -> int:
-    return next((account.ref for account in line.chain if account.kind == kind), 0)
-
-
-def _lease_row(lease: Lease, granting: Granting) -> tuple[Any, ...]:
-    state = LEASE_OPEN if lease.id in granting.leases else LEASE_OVER
-    return (lease.id, lease.worker, granting.epoch, lease.opened_ms, lease.closed, lease.closed_ms, state)
-
-
-def _event_row(notice: Notice) -> tuple[int, ...]:
-    ticket = notice.ticket
-    return (
-        sql_id(ticket.bid_id),
-        notice.kind,
-        notice.time_ms,
-        ticket.line_item,
-        ticket.creative,
-        ticket.exchange,
-        notice.price_micros,
-        notice.value_micros,
-    )
-
-
-def _entry_row(charge: Charge, kind: int, debit: int, micros: int) -> tuple[Any, ...]:
-    ticket = charge.notice.ticket
-    return (
-        sql_id(ticket.bid_id),
-        kind,
-        charge.notice.time_ms,
-        ticket.line_item,
-        ticket.exchange,
-        charge.line.currency,
-        ticket.period,
-        debit,
-        PAYABLE,
-        micros,
-        ticket.lease,
-        ticket.bucket,
-        ticket.reserve_micros,
-        int(charge.late),
-    )
+def _sides(charge: Charge) -> tuple[Side, Side, Side]:
+    """Whose cost it is, to whom it is owed, and the disputed account."""
+    exchange = charge.notice.ticket.exchange
+    return Side(LINE_ITEM, charge.line.id), Side(PAYABLE, exchange), Side(DISPUTE, exchange)

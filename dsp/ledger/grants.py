@@ -13,10 +13,12 @@ import numpy as np
 from dsp.base.config import LedgerConfig
 from dsp.control.grants import GRANT, RECALL_ALL, RECALL_SURPLUS, WANT, SyncReply, SyncRequest
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM, Account, Lease, Line, Slot
-from dsp.ledger.plan import NO_LIMIT, Budget, LinePlan, Plan, Zone
+from dsp.ledger.periods import Zone, periods_of
+from dsp.ledger.plan import NO_LIMIT, Budget, LinePlan, Plan
 
 RECALL_NS = 1_000_000_000
 FOREVER = 1 << 62
+SLACK_SHARES = 8  # a tolerance is divided among this many leases at most
 
 
 class Granting:
@@ -34,6 +36,8 @@ class Granting:
         self.dirty_lines: dict[Line, None] = {}
         self.plan = Plan([])
         self.stop = False
+        self.stops: set[tuple[int, int]] = set()  # (kind, ref) of accounts that nothing is granted to
+        self._turn_ms = 0.0  # when the next flight begins or ends
         self._lease_ns, self._skew_s = int(config.lease_s * 1e9), config.skew_s
         self._zones: dict[str, Zone] = {}
         self._starved: dict[Account, int] = {}  # with waiting slots -> when others were last asked to give back
@@ -49,14 +53,16 @@ class Granting:
 
     def line(self, line_item: int) -> Line:
         """The line item, unknown ones as orphans: what they cost is owed, nothing is granted."""
-        return self.lines.get(line_item) or self.add_line(line_item, 0, 0, "", "")
+        return self.lines.get(line_item) or self.add_line(line_item, 0, 0, "", "", 0)
 
-    def add_line(self, line_item: int, campaign: int, advertiser: int, currency: str, name: str) -> Line:
+    def add_line(
+        self, line_item: int, campaign: int, advertiser: int, currency: str, name: str, margin_ppm: int
+    ) -> Line:
         """A line item with its chain of accounts."""
         chain = [self.account(LINE_ITEM, line_item)]
         chain += [self.account(CAMPAIGN, campaign)] if campaign else []
         chain += [self.account(ADVERTISER, advertiser)] if advertiser else []
-        line = self.lines[line_item] = Line(line_item, tuple(chain), currency, name)
+        line = self.lines[line_item] = Line(line_item, tuple(chain), currency, name, margin_ppm)
         for account in chain:
             account.lines[line_item] = line
         self.dirty_lines[line] = None
@@ -69,44 +75,93 @@ class Granting:
         for item in plan.lines:
             line = self.lines.get(item.id)
             if line is None:
-                line = self.add_line(item.id, item.campaign, item.advertiser, item.currency, item.name)
+                line = self.add_line(item.id, item.campaign, item.advertiser, item.currency, item.name, item.margin_ppm)
             elif len(line.chain) == 1:
                 line = self._adopt_orphan(line, item)
                 adopted.append((line, line.chain[1:]))
-            line.active, line.least_micros = True, item.least_micros
+            if line.margin_ppm != item.margin_ppm:
+                line.margin_ppm = item.margin_ppm
+                self.dirty_lines[line] = None
+            line.plan, line.least_micros = item, item.least_micros
             line.zone = self._zones.get(item.timezone) or self._zones.setdefault(item.timezone, Zone(item.timezone))
-            self._set_budget(line.chain[0], item.budget)
         known = {item.id for item in plan.lines}
         for line in self.lines.values():
-            if line.id not in known and line.active:
-                line.active = False
-                self._set_budget(line.chain[0], Budget(0, 0))
-        for kind, budgets in ((CAMPAIGN, plan.campaigns), (ADVERTISER, plan.advertisers)):
-            for (of_kind, ref), account in self.accounts.items():
-                if of_kind == kind:
-                    self._set_budget(account, budgets.get(ref, Budget(NO_LIMIT, NO_LIMIT)))
+            if line.id not in known:
+                line.plan = None
+        self._set_budgets(plan)
         for zone in self._zones.values():
             zone.roll(time_ms)
+        self.activate(time_ms)
         for lease in self._live():
             self._fit(lease)
         return adopted
 
+    def _set_budgets(self, plan: Plan) -> None:
+        for line in self.lines.values():
+            for account in line.chain:
+                account.margin_ppm = line.margin_ppm  # one advertiser, one margin
+        unlimited = Budget()
+        for (kind, ref), account in self.accounts.items():
+            if kind == LINE_ITEM:
+                item = self.lines[ref].plan
+                self._set_budget(account, item.budget if item is not None else Budget(0, 0))
+            elif ref:
+                budgets = plan.campaigns if kind == CAMPAIGN else plan.advertisers
+                self._set_budget(account, budgets.get(ref, unlimited))
+        for line in self.lines.values():
+            line.hourly = any(account.budget.hourly_micros < NO_LIMIT for account in line.chain)
+            limit = min(line.chain[0].budget.total_micros, line.chain[0].budget.daily_micros)
+            tolerance = line.plan.tolerance_ppm if line.plan is not None and limit < NO_LIMIT else 0
+            slack = limit * tolerance // 1_000_000 // SLACK_SHARES
+            if slack != line.slack_micros:
+                line.slack_micros = slack
+                for lease in self._live():
+                    if line.id in lease.slots:
+                        lease.touch(lease.slots[line.id])
+
+    def activate(self, time_ms: int) -> None:
+        """Begin and end flights, heed pauses and stops: slices of what is off are called back, what is on is fed."""
+        turn = float("inf")
+        for line in self.lines.values():
+            plan = line.plan
+            line.stopped = any((account.kind, account.ref) in self.stops for account in line.chain)
+            on = plan is not None and not plan.paused and not line.stopped and plan.start_ms <= time_ms < plan.end_ms
+            if plan is not None:
+                turn = min(turn, *(at for at in (plan.start_ms, plan.end_ms) if at > time_ms), float("inf"))
+            if on and not line.active:
+                line.active = True
+                self._wake(line.chain[0])
+            elif line.active and not on:
+                line.active = False
+                self._recall(line, RECALL_ALL)
+        self._turn_ms = turn
+
+    def set_funds(self, advertiser: int, micros: int) -> None:
+        """What an advertiser that pays in advance has paid in, `NO_LIMIT` for others."""
+        account = self.account(ADVERTISER, advertiser)
+        if account.funds != micros:
+            less, account.funds = micros < account.funds, micros
+            self._changed(account, less)
+
     def _adopt_orphan(self, orphan: Line, item: LinePlan) -> Line:
         slots = [slot for lease in self.leases.values() for slot in _slots(lease) if slot.line is orphan]
-        line = self.add_line(item.id, item.campaign, item.advertiser, item.currency, item.name)
+        line = self.add_line(item.id, item.campaign, item.advertiser, item.currency, item.name, item.margin_ppm)
+        line.media, line.margin = orphan.media, orphan.margin
         for slot in slots:
             slot.line = line
             for account in line.chain[1:]:
-                for period in (0, slot.period):
+                for period in periods_of(slot.period):
                     account.outstanding[period] = account.outstanding.get(period, 0) + slot.outstanding
         return line
 
     def _set_budget(self, account: Account, budget: Budget) -> None:
         before, account.budget = account.budget, budget
-        if budget == before:
-            return
+        if budget != before:
+            self._changed(account, budget.below(before))
+
+    def _changed(self, account: Account, less: bool) -> None:
         self._wake(account)
-        if budget.total_micros < before.total_micros or budget.daily_micros < before.daily_micros:
+        if less:
             for line in account.lines.values():
                 if line.room(line.period)[0] < 0:
                     self._recall(line, RECALL_ALL)
@@ -174,7 +229,10 @@ class Granting:
         slots = [slot for slot in lease.changed if lease.slots.get(slot.line.id) is slot]
         rows = np.array(
             [
-                (s.line.id, s.period, s.granted, s.returned, s.posted, s.settled, s.line.least_micros, 1.0, s.recall)
+                (
+                    *(s.line.id, s.period, s.granted, s.returned, s.posted, s.settled, s.line.least_micros, 1.0),
+                    *(s.recall, s.line.slack_micros),
+                )
                 for s in slots
             ],
             GRANT,
@@ -233,6 +291,11 @@ class Granting:
             for account in slot.line.chain:
                 self._wake(account)
 
+    def wake(self, line: Line) -> None:
+        """The line item's budgets have more room than before."""
+        for account in line.chain:
+            self._wake(account)
+
     def _wake(self, account: Account) -> None:
         if account.waiting:
             for slot in account.waiting:
@@ -246,6 +309,9 @@ class Granting:
     def tick(self, mono_ns: int, time_ms: int) -> None:
         """End leases, close buckets, reclaim, begin new periods, as far as time has come."""
         rolled = [zone.roll(time_ms) for zone in self._zones.values()]
+        if time_ms >= self._turn_ms:
+            self.activate(time_ms)
+            rolled.append(True)
         if any(rolled):
             for account in self.accounts.values():
                 self._wake(account)

@@ -1,9 +1,10 @@
 """Every write of the books as a few statements per transaction, however many notices it holds.
 
-Rows go many to a statement (``VALUES (..), (..)``), in powers of two so that few texts are ever prepared: SQLite then
-works without the GIL for the whole of it, and says by RETURNING which rows were new. Measured per event row: 9 µs; as
-one JSON parameter 17 µs, as single statements 8 µs but with the GIL handed over at each. Amounts in upserts are
-differences, so a row is never written from a stale copy.
+SQLite: rows go many to a statement (``VALUES (..), (..)``), in powers of two so that few texts are ever prepared: it
+then works without the GIL for the whole of it, and says by RETURNING which rows were new. Measured per event row: 9 µs;
+as one JSON parameter 17 µs, as single statements 8 µs but with the GIL handed over at each. PostgreSQL: one array per
+column (``unnest``), so a table's rows are one statement and one round trip. Amounts in upserts are differences, so a
+row is never written from a stale copy.
 """
 
 from __future__ import annotations
@@ -12,12 +13,27 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import BigInteger, Connection, Engine, Float, Integer, SmallInteger, Table, select, text
 
-from dsp.ledger.schema import BALANCES, ENTRIES, EVENTS, GRANTS, LEASES, LEDGER, LINES, TALLIES
+from dsp.ledger.schema import (
+    ADJUSTMENTS,
+    BALANCES,
+    ENTRIES,
+    EVENTS,
+    GRANTS,
+    LEASES,
+    LEDGER,
+    LINES,
+    RATES,
+    STOPS,
+    TALLIES,
+)
 
 Row = Sequence[Any]
-MANY = 64  # rows to a statement: 14 columns stay far below SQLite's bound on parameters
+_EPOCH = select(LEDGER.c.epoch).where(LEDGER.c.id == 1).with_for_update(read=True)  # SQLite holds its one lock
+MANY = 64  # rows to a statement: 16 columns stay far below SQLite's bound on parameters
+ALL = 1 << 30
+_ARRAYS = ((SmallInteger, "smallint"), (BigInteger, "bigint"), (Integer, "integer"), (Float, "double precision"))
 
 
 class FencedError(RuntimeError):
@@ -31,13 +47,22 @@ class Journal:
         self._engine = engine
         self._connection: Connection | None = None
         self.epoch = 0
-        self._insert_events = _Statement(EVENTS, "ON CONFLICT DO NOTHING RETURNING bid_id, kind")
-        self._insert_entries = _Statement(ENTRIES, "ON CONFLICT DO NOTHING RETURNING bid_id, kind", skip="id")
-        self._leases = _Statement(LEASES, _upsert(LEASES, ["closed", "closed_ms", "state", "epoch"]))
-        self._grants = _Statement(GRANTS, _upsert(GRANTS, ["granted", "returned", "posted"]))
-        self._lines = _Statement(LINES, _upsert(LINES, ["campaign", "advertiser", "currency", "name"]))
-        self._balances = _Statement(BALANCES, _upsert(BALANCES, add=["debit_micros", "credit_micros"]))
-        self._tallies = _Statement(TALLIES, _upsert(TALLIES, add=["n", "charge_micros", "posted_micros", "value"]))
+        self._arrays = engine.dialect.name == "postgresql"
+        self._insert_events = self._statement(EVENTS, "ON CONFLICT DO NOTHING RETURNING bid_id, kind")
+        self._insert_entries = self._statement(ENTRIES, "ON CONFLICT DO NOTHING RETURNING bid_id, kind", skip="id")
+        self._leases = self._upsert(LEASES, ["closed", "closed_ms", "state", "epoch"])
+        self._grants = self._upsert(GRANTS, ["granted", "returned", "posted"])
+        self._lines = self._upsert(LINES, ["campaign", "advertiser", "currency", "name", "margin_ppm"])
+        self._balances = self._upsert(BALANCES, add=["debit_micros", "credit_micros"])
+        self._tallies = self._upsert(TALLIES, add=["n", "charge_micros", "posted_micros", "value"])
+        self._rates = self._upsert(RATES, ["usd"])
+        self._stops = self._upsert(STOPS, ["reason", "detail", "time_ms"])
+
+    def _statement(self, table: Table, tail: str, skip: str = "") -> _Statement:
+        return (_ArrayStatement if self._arrays else _Statement)(table, tail, skip)
+
+    def _upsert(self, table: Table, put: Sequence[str] = (), add: Sequence[str] = ()) -> _Statement:
+        return self._statement(table, _upsert(table, put, add))
 
     def raise_epoch(self) -> int:
         """Become the writer: older ledgers are fenced from now on."""
@@ -63,7 +88,7 @@ class Journal:
             connection = self._engine.connect()
             try:
                 connection.begin()
-                (epoch,) = connection.exec_driver_sql("SELECT epoch FROM ledger WHERE id = 1").one()
+                epoch = connection.execute(_EPOCH).scalar_one()  # and nobody raises it before we commit
                 if epoch != self.epoch:
                     raise FencedError(f"epoch is {epoch}, this ledger's {self.epoch}: another one has taken over")
             except BaseException:
@@ -107,9 +132,11 @@ class Journal:
 
     def drop_grants(self, rows: Sequence[Row]) -> None:
         """Delete reclaimed grants (lease, line item, period)."""
-        for row in rows:
-            self.begin().exec_driver_sql(
-                "DELETE FROM grants WHERE lease = ? AND line_item = ? AND period = ?", tuple(row)
+        if rows:
+            same = " AND ".join(f"{column.name} = :{column.name}" for column in GRANTS.primary_key)
+            keys = [column.name for column in GRANTS.primary_key]
+            self.begin().execute(
+                text(f"DELETE FROM grants WHERE {same}"), [dict(zip(keys, r, strict=True)) for r in rows]
             )
 
     def add_balances(self, rows: Sequence[Row]) -> None:
@@ -120,13 +147,31 @@ class Journal:
         """Add to the tallies."""
         self._write(self._tallies, rows)
 
+    def put_rates(self, rows: Sequence[Row]) -> None:
+        """Insert or replace rates (code, day, usd)."""
+        self._write(self._rates, rows)
+
+    def put_stops(self, rows: Sequence[Row]) -> None:
+        """Insert or replace stops (kind, ref, reason, detail, time ms)."""
+        self._write(self._stops, rows)
+
+    def drop_stop(self, kind: int, ref: int) -> None:
+        """Delete a stop."""
+        self.begin().execute(STOPS.delete().where(STOPS.c.kind == kind, STOPS.c.ref == ref))
+
+    def add_adjustment(self, values: dict[str, Any]) -> int | None:
+        """Insert an adjustment; its id, or None when its key was there."""
+        if self.begin().scalar(select(ADJUSTMENTS.c.id).where(ADJUSTMENTS.c.key == values["key"])) is not None:
+            return None  # nobody else writes between this look and the insert
+        return int(self.begin().execute(ADJUSTMENTS.insert().returning(ADJUSTMENTS.c.id), values).scalar_one())
+
     def _write(self, statement: _Statement, rows: Sequence[Row]) -> set[tuple[int, int]]:
         found: set[tuple[int, int]] = set()
         start = 0
         while start < len(rows):
-            n = min(MANY, 1 << ((len(rows) - start).bit_length() - 1))
-            values = tuple(chain.from_iterable(rows[start : start + n]))
-            result = self.begin().exec_driver_sql(statement.text(n), values)
+            n = min(statement.most, 1 << ((len(rows) - start).bit_length() - 1))
+            n = n if statement.most == MANY else len(rows)
+            result = self.begin().exec_driver_sql(statement.text(n), statement.values(rows[start : start + n]))
             if statement.returns:
                 found.update((bid_id, kind) for bid_id, kind in result.fetchall())
             start += n
@@ -135,6 +180,8 @@ class Journal:
 
 class _Statement:
     """One INSERT in the sizes it is used in."""
+
+    most = MANY
 
     def __init__(self, table: Table, tail: str, skip: str = "") -> None:
         names = [column.name for column in table.columns if column.name != skip]
@@ -149,6 +196,36 @@ class _Statement:
         if n not in self._texts:
             self._texts[n] = self._head + ", ".join([self._row] * n) + self._tail
         return self._texts[n]
+
+    def values(self, rows: Sequence[Row]) -> tuple[Any, ...]:
+        """The parameters for ``rows``."""
+        return tuple(chain.from_iterable(rows))
+
+
+class _ArrayStatement(_Statement):
+    """One INSERT of any size for PostgreSQL."""
+
+    most = ALL
+
+    def __init__(self, table: Table, tail: str, skip: str = "") -> None:
+        super().__init__(table, tail, skip)
+        columns = [column for column in table.columns if column.name != skip]
+        arrays = ", ".join(f"%s::{_array_type(column.type)}[]" for column in columns)
+        self._only = (
+            f"INSERT INTO {table.name} ({', '.join(c.name for c in columns)}) SELECT * FROM unnest({arrays}) {tail}"
+        )
+
+    def text(self, n: int) -> str:
+        """The statement, for any n."""
+        return self._only
+
+    def values(self, rows: Sequence[Row]) -> tuple[Any, ...]:
+        """A list per column."""
+        return tuple(map(list, zip(*rows, strict=True)))
+
+
+def _array_type(kind: Any) -> str:
+    return next((name for of, name in _ARRAYS if isinstance(kind, of)), "text")
 
 
 def _upsert(table: Table, put: Sequence[str] = (), add: Sequence[str] = ()) -> str:

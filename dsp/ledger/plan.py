@@ -1,27 +1,26 @@
-"""What may be spent: the budgets of a snapshot, as the ledger needs them, and which budget period a moment is in.
+"""What may be spent: the budgets, flights and brakes of a snapshot, as the ledger needs them.
 
-A daily budget runs from midnight to midnight of its advertiser's time zone. Periods are numbered: 0 is all time, n is
-the local day n days after 1970-01-01.
+A daily budget runs from midnight to midnight of its advertiser's time zone, an hourly one from full hour to full hour
+(`dsp.ledger.periods`). Budgets are what the advertiser pays: media cost and the agency's margin on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from itertools import repeat
+from typing import Any
 
 from dsp.base.money import impression_micros
-from dsp.catalog.layout import EX_BILLABLE, EX_EXP_S, EX_ID, LI_ID, LI_MAX_BID, NO_LIMIT_MICROS
+from dsp.catalog.layout import EX_BILLABLE, EX_EXP_S, EX_ID, LI_FLAGS, LI_ID, LI_MAX_BID, LIF_PAUSED, NO_LIMIT_MICROS
+from dsp.catalog.records import FOREVER_S
 from dsp.catalog.snapshot import Snapshot
 
 NO_LIMIT = NO_LIMIT_MICROS
-ALL_TIME = 0
 DEFAULT_EXP_S = 60.0
 LEAST_BIDS = 8  # the smallest slice: this many of a line item's largest bids
 BILLABLE_BILLING = 0
 BILLABLE_WIN = 1
-_EPOCH_DAY = datetime(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,15 @@ class Budget:
 
     total_micros: int = NO_LIMIT
     daily_micros: int = NO_LIMIT
+    hourly_micros: int = NO_LIMIT
+
+    def below(self, other: Budget) -> bool:
+        """Whether some limit is lower than ``other``'s."""
+        return (
+            self.total_micros < other.total_micros
+            or self.daily_micros < other.daily_micros
+            or self.hourly_micros < other.hourly_micros
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,13 @@ class LinePlan:
     least_micros: int = 1
     budget: Budget = Budget()
     name: str = ""
+    paused: bool = False
+    start_ms: int = 0  # the flight, end exclusive
+    end_ms: int = FOREVER_S * 1000
+    margin_ppm: int = 0  # the agency's margin, millionths of media cost
+    max_bid_cpm_micros: int = 0  # a bid above this is a fault (0: not watched)
+    minute_micros: int = 0  # more spend than this within a minute is a fault (0: not watched)
+    tolerance_ppm: int = 0  # how far reservations may be counted below their full amount, of the budget (rule 11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,28 +71,10 @@ class Plan:
     billable: Mapping[int, int] = field(default_factory=dict)  # exchange id -> BILLABLE_*
     exp_s: float = DEFAULT_EXP_S  # T: the longest that any reservation lives
     landings: Mapping[int, str] = field(default_factory=dict)  # creative id -> where a click goes
+    prepaid: frozenset[int] = frozenset()  # advertisers that may spend what they have paid in
+    rates: Mapping[str, float] = field(default_factory=dict)  # currency -> US dollars for one unit
+    rates_day: str = ""  # ISO date of ``rates``
     version: int = 0
-
-
-class Zone:
-    """The current period of one time zone, recomputed only when a day ends."""
-
-    def __init__(self, name: str) -> None:
-        self._zone = ZoneInfo(name)
-        self.period = 0
-        self._from_ms = self._until_ms = 0.0
-
-    def roll(self, time_ms: int) -> bool:
-        """Move to ``time_ms``; True when a new period began (none begins twice, should a clock be set back)."""
-        if self._from_ms <= time_ms < self._until_ms:
-            return False
-        local = datetime.fromtimestamp(time_ms / 1000, self._zone)
-        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
-        self._from_ms = midnight.astimezone(UTC).timestamp() * 1000
-        tomorrow = (midnight.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=self._zone)
-        self._until_ms = tomorrow.astimezone(UTC).timestamp() * 1000
-        before, self.period = self.period, max(self.period, local.toordinal() - _EPOCH_DAY)
-        return before != self.period
 
 
 def plan_of(snapshot: Snapshot) -> Plan:
@@ -86,10 +83,40 @@ def plan_of(snapshot: Snapshot) -> Plan:
     advertisers, campaigns, items, creatives = (
         meta[name] for name in ("advertisers", "campaigns", "line_items", "creatives")
     )
+    exchanges = snapshot.ex_i
+    codes = [code.decode() for code in snapshot.cur_code.tolist()]
+    return Plan(
+        _lines(snapshot, advertisers, items),
+        _budgets(campaigns),
+        _budgets(advertisers),
+        dict(zip(exchanges[:, EX_ID].tolist(), exchanges[:, EX_BILLABLE].tolist(), strict=True)),
+        float(exchanges[:, EX_EXP_S].max()) if len(exchanges) else DEFAULT_EXP_S,
+        dict(zip(creatives["id"], creatives["landing"], strict=True)),
+        frozenset(
+            key
+            for key, prepaid in zip(advertisers["id"], _column(advertisers, "prepaid", False), strict=False)
+            if prepaid
+        ),
+        dict(zip(codes, snapshot.cur_usd.tolist(), strict=True)),
+        str(meta.get("rates_day", "")),
+        snapshot.version,
+    )
+
+
+def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
     zones = dict(zip(advertisers["id"], advertisers["timezone"], strict=True))
+    margins = dict(zip(advertisers["id"], _column(advertisers, "margin_ppm", 0), strict=False))
     largest = dict(zip(snapshot.li_i[:, LI_ID].tolist(), snapshot.li_i[:, LI_MAX_BID].tolist(), strict=True))
     budgets = _budgets(items)
-    lines = [
+    columns = (
+        *(items[key] for key in ("id", "campaign_id", "advertiser_id", "currency", "name")),
+        *(_column(items, "status", "active"), _column(items, "start_s", 0), _column(items, "end_s", FOREVER_S)),
+        *(_column(items, "minute_micros", 0), _column(items, "tolerance_ppm", 0)),
+    )
+    paused = dict(
+        zip(snapshot.li_i[:, LI_ID].tolist(), (snapshot.li_i[:, LI_FLAGS] & LIF_PAUSED).tolist(), strict=True)
+    )
+    return [
         LinePlan(
             item,
             campaign,
@@ -99,23 +126,27 @@ def plan_of(snapshot: Snapshot) -> Plan:
             max(1, LEAST_BIDS * impression_micros(largest.get(item, 0))),
             budgets[item],
             name,
+            bool(paused.get(item)) or status != "active",
+            start_s * 1000,
+            end_s * 1000,
+            margins.get(advertiser, 0),
+            largest.get(item, 0),
+            minute,
+            tolerance,
         )
-        for item, campaign, advertiser, currency, name in zip(
-            *(items[key] for key in ("id", "campaign_id", "advertiser_id", "currency", "name")), strict=True
+        for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance in zip(
+            *columns, strict=False
         )
     ]
-    exchanges = snapshot.ex_i
-    return Plan(
-        lines,
-        _budgets(campaigns),
-        _budgets(advertisers),
-        dict(zip(exchanges[:, EX_ID].tolist(), exchanges[:, EX_BILLABLE].tolist(), strict=True)),
-        float(exchanges[:, EX_EXP_S].max()) if len(exchanges) else DEFAULT_EXP_S,
-        dict(zip(creatives["id"], creatives["landing"], strict=True)),
-        snapshot.version,
-    )
 
 
-def _budgets(lists: Mapping[str, list[int]]) -> dict[int, Budget]:
-    rows = zip(lists["id"], lists["total_micros"], lists["daily_micros"], strict=True)
-    return {key: Budget(total, daily) for key, total, daily in rows}
+def _column(lists: Mapping[str, Any], name: str, default: Any) -> Iterable[Any]:
+    """A column that snapshots of an earlier release do not have."""
+    columns: Mapping[str, Any] = getattr(lists, "columns", lists)
+    return columns[name] if name in columns else repeat(default, len(columns["id"]))
+
+
+def _budgets(lists: Mapping[str, Any]) -> dict[int, Budget]:
+    hourly = _column(lists, "hourly_micros", NO_LIMIT)
+    rows = zip(lists["id"], lists["total_micros"], lists["daily_micros"], hourly, strict=True)
+    return {key: Budget(total, daily, hour) for key, total, daily, hour in rows}

@@ -1,14 +1,16 @@
-"""The books' tables and how they are opened: SQLite in WAL mode, every commit on disk before it is acknowledged."""
+"""The books' tables, for SQLite and PostgreSQL; `dsp.ledger.database` opens them, `dsp.ledger.migrations` changes them.
+
+Kinds of accounts are `accounts.ACCOUNT_KINDS`. Amounts are micros of the row's currency, ids are the catalog's. A
+column added after the first release has a server default, so that old rows and old programs stay valid.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    Engine,
     Float,
     Index,
     Integer,
@@ -17,13 +19,17 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    create_engine,
-    event,
 )
-from sqlalchemy.pool import StaticPool
 
 METADATA = MetaData()
 Money = BigInteger
+_Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys by itself
+
+
+def _new(name: str, kind: Any, default: str = "0") -> Column[Any]:
+    """A column that came later."""
+    return Column(name, kind, nullable=False, server_default=default)
+
 
 LEDGER = Table(  # one row: who may write
     "ledger", METADATA, Column("id", Integer, primary_key=True), Column("epoch", Integer, nullable=False)
@@ -36,6 +42,7 @@ LINES = Table(  # every line item ever seen: late notices outlive snapshots
     Column("advertiser", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("name", String, nullable=False),
+    _new("margin_ppm", Integer),  # the agency's, on top of media cost
 )
 LEASES = Table(
     "leases",
@@ -70,26 +77,43 @@ EVENTS = Table(  # one row per thing that happened to a bid: the key makes notic
     Column("exchange", Integer, nullable=False),
     Column("price_micros", Money, nullable=False),  # as the notice said: CPM, bid currency
     Column("value_micros", Money, nullable=False),  # conversions
+    _new("bid_ms", BigInteger),  # when the bid was made
+    Column("person", BigInteger, nullable=True),  # person number, only where the bid's token may carry it
+    _new("arm", SmallInteger),  # experiment arm
+    _new("media", SmallInteger),
+    _new("currency", String(3), ""),  # of the account: what `value_micros` is in
+    _new("attribution", SmallInteger),  # conversions: ATTRIBUTION_*
+    Column("credited", BigInteger, nullable=True),  # conversions: the bid that gets the credit
+    Column("external_id", String, nullable=True),  # conversions: the advertiser's or partner's own number of it
     sqlite_with_rowid=False,
+)
+Index(  # what a person has clicked and seen
+    "events_person",
+    EVENTS.c.person,
+    EVENTS.c.line_item,
+    sqlite_where=EVENTS.c.person.is_not(None),
+    postgresql_where=EVENTS.c.person.is_not(None),
 )
 ENTRIES = Table(  # double entry: each row debits one account and credits another
     "entries",
     METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("bid_id", BigInteger, nullable=False),
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("bid_id", BigInteger, nullable=False),  # or, for ENTRY_ADJUSTMENT and later kinds, the adjustment's id
     Column("kind", SmallInteger, nullable=False),  # ENTRY_*
     Column("time_ms", BigInteger, nullable=False),
     Column("line_item", BigInteger, nullable=False),
     Column("exchange", Integer, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("period", Integer, nullable=False),
-    Column("debit", SmallInteger, nullable=False),  # kind of account: LINE_ITEM or DISPUTE
-    Column("credit", SmallInteger, nullable=False),  # PAYABLE
+    Column("debit", SmallInteger, nullable=False),  # kind of account
+    Column("credit", SmallInteger, nullable=False),
     Column("micros", Money, nullable=False),
     Column("lease", BigInteger, nullable=False),
     Column("bucket", BigInteger, nullable=False),
     Column("reserve_micros", Money, nullable=False),
     Column("late", SmallInteger, nullable=False),  # its reservation had been closed already
+    _new("debit_ref", BigInteger),  # whose account: line item, exchange or advertiser
+    _new("credit_ref", BigInteger),
     UniqueConstraint("bid_id", "kind"),  # one event, one posting
 )
 Index("entries_line_item", ENTRIES.c.line_item)
@@ -116,31 +140,43 @@ TALLIES = Table(  # events added up by line item
     sqlite_with_rowid=False,
 )
 
+ADJUSTMENTS = Table(  # money moved by people, not by notices: once per key
+    "adjustments",
+    METADATA,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("key", String(200), nullable=False, unique=True),  # chosen by who asks: a repeat changes nothing
+    Column("kind", SmallInteger, nullable=False),  # adjust.KINDS
+    Column("time_ms", BigInteger, nullable=False),
+    Column("advertiser", BigInteger, nullable=False),
+    Column("line_item", BigInteger, nullable=False),
+    Column("exchange", Integer, nullable=False),
+    Column("period", Integer, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("micros", Money, nullable=False),
+    Column("note", String, nullable=False),
+)
+RATES = Table(  # the rates table as it was on each day that a catalog came into force
+    "rates",
+    METADATA,
+    Column("code", String(3), primary_key=True),
+    Column("day", String(10), primary_key=True),  # ISO date
+    Column("usd", Float, nullable=False),  # US dollars for one unit
+    sqlite_with_rowid=False,
+)
+STOPS = Table(  # line items that a brake or a person has stopped; (0, 0) is everything
+    "stops",
+    METADATA,
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),  # kind of account, 0 everything
+    Column("ref", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", String(40), nullable=False),
+    Column("detail", String, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 LEASE_OPEN, LEASE_OVER = 1, 2
-ENTRY_CHARGE, ENTRY_DISPUTE = 1, 2
-
-
-def open_database(path: Path | str, *, durable: bool = True) -> Engine:
-    """The SQLite engine of ``path`` (":memory:" too), tables made; ``durable=False`` only for simulation."""
-    if path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        f"sqlite:///{path}", poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": 5.0}
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves: the driver's own is too late and too weak
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
-        connection.execute("PRAGMA cache_size=-65536")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    METADATA.create_all(engine)
-    return engine
+ENTRY_CHARGE, ENTRY_DISPUTE, ENTRY_MARGIN, ENTRY_ADJUSTMENT, ENTRY_ADJUSTED_MARGIN = 1, 2, 3, 10, 11
+ATTRIBUTION_NONE, ATTRIBUTION_CLICK, ATTRIBUTION_VIEW = 0, 1, 2
 
 
 def sql_id(bid_id: int) -> int:

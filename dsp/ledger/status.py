@@ -7,7 +7,7 @@ from typing import Any
 
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, DISPUTE, LINE_ITEM, PAYABLE
 from dsp.ledger.books import Books
-from dsp.ledger.plan import ALL_TIME
+from dsp.ledger.periods import ALL_TIME
 from dsp.ledger.writer import Writer
 from dsp.log.outcomes import OUTCOMES
 

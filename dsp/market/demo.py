@@ -30,7 +30,8 @@ from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import apply_file, load_catalog, open_catalog
 from dsp.control.wincurve import fit_win_curve
 from dsp.ledger.accounts import LINE_ITEM
-from dsp.ledger.schema import ENTRIES, ENTRY_CHARGE, open_database
+from dsp.ledger.database import open_database
+from dsp.ledger.schema import ENTRIES, ENTRY_CHARGE
 from dsp.market.display import Bar, Display, money, per, say, share
 from dsp.market.http_client import HttpClient
 from dsp.market.live import LiveMarket, Tally

@@ -23,3 +23,9 @@ def disk_world(config, tmp_path):
     world = World(tmp_path / "ledger.db", config=config)
     yield world
     world.books.close()
+
+
+@pytest.fixture
+def database(tmp_path):
+    """An empty database."""
+    return tmp_path / "ledger.db"
