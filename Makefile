@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint types format proto lock demo serve bench clean
+.PHONY: install test lint types format proto lock demo serve bench quality clean
 
 install: .venv/.installed
 
@@ -37,6 +37,9 @@ proto: install
 
 bench: install
 	$(BIN)/python -m bench
+
+quality: install
+	$(BIN)/python -m bench quality
 
 lock:
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock

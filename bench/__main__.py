@@ -1,11 +1,11 @@
-"""`python -m bench [standard|generator|engine|snapshot|corpus|badinput] …`: see each module."""
+"""`python -m bench [standard|generator|engine|snapshot|corpus|badinput|quality] …`: see each module."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput")
+COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput", "quality")
 
 
 def main() -> int:

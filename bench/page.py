@@ -29,7 +29,7 @@ p.note{color:#66727f}svg{max-width:100%;height:auto}
 """
 
 
-def _figure(draw: Callable[[Axes], None], height: float = 3.6) -> str:
+def figure(draw: Callable[[Axes], None], height: float = 3.6) -> str:
     """An inline SVG of one plot."""
     with mpl.rc_context(
         {
@@ -74,7 +74,7 @@ def latency_plot(summary: Row) -> str:
         axes.set_ylabel("latency, ms (from the intended time)")
         axes.legend(frameon=False, ncols=4, loc="upper left")
 
-    return _figure(draw)
+    return figure(draw)
 
 
 def stage_plot(summary: Row) -> str:
@@ -100,7 +100,7 @@ def stage_plot(summary: Row) -> str:
         axes.grid(axis="y", visible=False)
         axes.legend(frameon=False, ncols=5, loc="lower center", bbox_to_anchor=(0.45, 1.0))
 
-    return _figure(draw, 4.0)
+    return figure(draw, 4.0)
 
 
 def echo_plot(rows: Sequence[Row], summary: Row) -> str:
@@ -117,7 +117,7 @@ def echo_plot(rows: Sequence[Row], summary: Row) -> str:
         axes.set_title(f"ratio {summary['echo_ratio']['median']:.2f}", loc="left", color=INK, fontsize=11)
         axes.legend(frameon=False)
 
-    return _figure(draw, 3.0)
+    return figure(draw, 3.0)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
