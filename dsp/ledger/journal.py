@@ -31,6 +31,7 @@ from dsp.ledger.schema import (
 
 Row = Sequence[Any]
 _EPOCH = select(LEDGER.c.epoch).where(LEDGER.c.id == 1).with_for_update(read=True)  # SQLite holds its one lock
+_ONCE = "ON CONFLICT (bid_id, kind) DO NOTHING RETURNING bid_id, kind"
 MANY = 64  # rows to a statement: 16 columns stay far below SQLite's bound on parameters
 ALL = 1 << 30
 _ARRAYS = ((SmallInteger, "smallint"), (BigInteger, "bigint"), (Integer, "integer"), (Float, "double precision"))
@@ -48,8 +49,8 @@ class Journal:
         self._connection: Connection | None = None
         self.epoch = 0
         self._arrays = engine.dialect.name == "postgresql"
-        self._insert_events = self._statement(EVENTS, "ON CONFLICT DO NOTHING RETURNING bid_id, kind")
-        self._insert_entries = self._statement(ENTRIES, "ON CONFLICT DO NOTHING RETURNING bid_id, kind", skip="id")
+        self._insert_events = self._statement(EVENTS, _ONCE)
+        self._insert_entries = self._statement(ENTRIES, _ONCE, skip="id")
         self._leases = self._upsert(LEASES, ["closed", "closed_ms", "state", "epoch"])
         self._grants = self._upsert(GRANTS, ["granted", "returned", "posted"])
         self._lines = self._upsert(LINES, ["campaign", "advertiser", "currency", "name", "margin_ppm"])

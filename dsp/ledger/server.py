@@ -61,7 +61,8 @@ class LedgerServer:
 
     def _open_books(self) -> Books:
         now_ns, now_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
-        return Books.open(self.config.path("ledger.db"), self.config.ledger, mono_ns=now_ns, time_ms=now_ms)
+        where = self.config.ledger.database or self.config.path("ledger.db")
+        return Books.open(where, self.config.ledger, mono_ns=now_ns, time_ms=now_ms)
 
     async def close(self) -> None:
         """Finish what waits; everything acknowledged is durable before this, and the outcome log is whole after."""

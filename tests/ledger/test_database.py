@@ -12,6 +12,11 @@ from dsp.ledger.books import Books
 from dsp.ledger.database import alembic_config, open_database
 from dsp.ledger.schema import ENTRIES, METADATA
 
+COLUMNS = (
+    "bid_id, kind, time_ms, line_item, exchange, currency, period, debit, credit, micros, "
+    "lease, bucket, reserve_micros, late"
+)
+
 
 def differences(engine) -> list:
     with engine.connect() as connection:
@@ -30,13 +35,13 @@ def old_database(engine) -> None:
         for statement in (
             "INSERT INTO ledger VALUES (1, 3)",
             "INSERT INTO lines VALUES (1, 10, 100, 'USD', 'Loan')",
-            "INSERT INTO entries VALUES (1, 77, 1, 5, 1, 7, 'USD', 0, 1, 4, 9000, 0, 0, 9000, 0)",
-            "INSERT INTO entries VALUES (2, 77, 2, 5, 1, 7, 'USD', 0, 5, 4, 500, 0, 0, 9000, 0)",
+            "INSERT INTO entries ({columns}) VALUES (77, 1, 5, 1, 7, 'USD', 0, 1, 4, 9000, 0, 0, 9000, 0)",
+            "INSERT INTO entries ({columns}) VALUES (77, 2, 5, 1, 7, 'USD', 0, 5, 4, 500, 0, 0, 9000, 0)",
             "INSERT INTO balances VALUES (1, 1, 0, 'USD', 9000, 0)",
             "INSERT INTO balances VALUES (4, 7, 0, 'USD', 0, 9500)",
             "INSERT INTO balances VALUES (5, 7, 0, 'USD', 500, 0)",
         ):
-            connection.exec_driver_sql(statement)
+            connection.exec_driver_sql(statement.format(columns=COLUMNS))
 
 
 def test_a_fresh_database_has_todays_tables(database):

@@ -94,10 +94,10 @@ def test_no_budget_is_ever_exceeded_by_two_workers(seed, losses, config):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_bound_holds_through_restarts_outages_and_new_workers(seed, tmp_path, config):
+def test_the_bound_holds_through_restarts_outages_and_new_workers(seed, database, config):
     print(f"seed {seed}")
     rng = random.Random(100 + seed)
-    world = World(tmp_path / "ledger.db", config=config)
+    world = World(database, config=config)
     world.adopt(simple_plan(3, total=400_000, campaign=900_000, exp_s=5.0))
     workers = [world.worker("a"), world.worker("b")]
     for round_ in range(6):
