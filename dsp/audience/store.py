@@ -97,11 +97,12 @@ class EmptyStore:
 
 @nb.njit(cache=True, nogil=True)
 def valid_record(records: U8, at: int) -> bool:
-    """Whether row ``at`` of uint8[n, PROFILE_BYTES] is a version-1 record whose bands and counts are in range.
+    """Whether row ``at`` of uint8[n, PROFILE_BYTES] is a record of a known version, bands and counts in range.
 
     Only what a kernel would use as an index or a count is checked: a wrong score is wrong, a wrong index is a crash.
     """
-    if records[at, P_VERSION] != PROFILE_VERSION or records[at, P_N_SEGMENTS] > MAX_SEGMENTS:
+    version = records[at, P_VERSION]
+    if version < 1 or version > PROFILE_VERSION or records[at, P_N_SEGMENTS] > MAX_SEGMENTS:
         return False
     if records[at, P_AGE_BAND] > MAX_AGE_BAND or records[at, P_INCOME_BAND] > MAX_INCOME_BAND:
         return False

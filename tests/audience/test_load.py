@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from store_conformance import key, read
 
-from dsp.audience.identity import KIND_BUYERUID, KIND_EID, KIND_IFA, KIND_USER_ID, identity_key, load_pepper
+import dsp.audience.load as load_module
+from dsp.audience.columns import COLUMNS, given_bytes, read_segments
+from dsp.audience.identity import (
+    KIND_BUYERUID,
+    KIND_DIDMD5,
+    KIND_EID,
+    KIND_IFA,
+    KIND_USER_ID,
+    identity_key,
+    load_pepper,
+)
 from dsp.audience.lmdb_store import LmdbProfileStore, profiles_path
-from dsp.audience.load import COLUMNS, FIELDS, LoadReport, load_profiles, people_writer, write_people
-from dsp.audience.profile import PROFILE
+from dsp.audience.load import LoadReport, load_profiles, people_writer, write_people
+from dsp.audience.profile import P_CONSENT, P_N_SEGMENTS, PROFILE, PROFILE_VERSION, SCHEMA
 from dsp.audience.store import StoreError
 from dsp.base.config import Config
 from dsp.openrtb.hashing import hash_text
@@ -58,7 +71,7 @@ def test_a_csv_row_becomes_a_profile(tmp_path: Path) -> None:
     row = profile(tmp_path, KIND_IFA, IFA.format(1))
     assert row is not None
     scalars = ("version", "consent", "age_band", "income_band", "gender", "owned", "recency_days", "home_region")
-    assert [row[name].item() for name in scalars] == [1, 3, 2, 5, 1, 9, 4, 12]
+    assert [row[name].item() for name in scalars] == [PROFILE_VERSION, 3, 2, 5, 1, 9, 4, 12]
     assert row["lifecycle"].tolist() == [0, 7, 0, 0, 0]
     assert row["intent"].tolist() == [200, 255, 255, 255, 255]  # unknown is not zero
     assert row["risk"].tolist() == [255] * 5 + [30]
@@ -208,13 +221,13 @@ def test_an_eid_column_needs_the_hash(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_profile_can_be_loaded() -> None:
-    derived = {"version", "person", "reserved", "n_segments", "segments", "segment_expiry_d"}
-    names = PROFILE.names
-    assert names is not None
-    assert {field.name for field in FIELDS} == set(names) - derived
-    assert "segments" in COLUMNS
-    for field in FIELDS:
+    derived = {"version", "person", "reserved", "n_segments", "segments", "segment_expiry_d", "key_id", "nonce"}
+    for field in SCHEMA.fields:
+        assert bool(field.column_names) == (field.name not in derived), field.name
+        assert len(set(field.column_names)) == len(field.column_names)
         assert field.largest <= np.iinfo(PROFILE[field.name].base).max
+        assert set(field.column_names) <= COLUMNS
+    assert "segments" in COLUMNS
 
 
 def test_write_people_takes_keys_in_any_shape(tmp_path: Path) -> None:
@@ -238,3 +251,144 @@ def test_people_are_written_block_by_block(tmp_path: Path) -> None:
     store = LmdbProfileStore(profiles_path(tmp_path))
     assert store.people() == 3
     store.close()
+
+
+def test_a_file_changes_what_its_columns_speak_of(tmp_path: Path) -> None:
+    load(tmp_path, f"ifa,age_band,intent_1,segments\n{IFA.format(1)},3,200,5|7:21000\n".encode())
+    load(tmp_path, f"ifa,income_band,intent_2\n{IFA.format(1)},4,9\n".encode())
+    row = profile(tmp_path, KIND_IFA, IFA.format(1))
+    assert row is not None
+    assert (row["age_band"].item(), row["income_band"].item(), row["n_segments"].item()) == (3, 4, 2)
+    assert row["intent"].tolist() == [200, 9, 255, 255, 255]
+    assert row["segment_expiry_d"][:2].tolist() == [65535, 21000]
+    load(tmp_path, f"ifa,segments\n{IFA.format(1)},9\n".encode())
+    row = profile(tmp_path, KIND_IFA, IFA.format(1))
+    assert row is not None
+    assert (row["segments"].tolist(), row["age_band"].item()) == ([9] + [0] * 15, 3)
+
+
+def test_given_bytes_are_those_of_the_columns() -> None:
+    given = given_bytes(["ifa", "consent", "segments"])
+    assert given[P_CONSENT] == 255
+    assert given[P_N_SEGMENTS : P_N_SEGMENTS + 65].all()
+    assert given.astype(bool).sum() == 1 + 65
+
+
+def test_a_deleted_person_is_gone_by_every_id(tmp_path: Path) -> None:
+    load(tmp_path, f"ifa,buyeruid,exchange,age_band\n{IFA.format(1)},b1,7,3\n{IFA.format(2)},b2,7,4\n".encode())
+    report = load(tmp_path, f"ifa,delete\n{IFA.format(1)},1\n{IFA.format(9)},1\n".encode())
+    assert (report.loaded, report.deleted, report.rejected) == (0, 1, 0)
+    assert profile(tmp_path, KIND_IFA, IFA.format(1)) is None
+    assert profile(tmp_path, KIND_BUYERUID, "b1", 7) is None
+    assert profile(tmp_path, KIND_BUYERUID, "b2", 7) is not None
+    pepper = load_pepper(tmp_path / "var" / "secrets" / "pepper.json")
+    store = LmdbProfileStore(profiles_path(tmp_path / "var"))
+    read(store, [[identity_key(KIND_BUYERUID, "b1", pepper, 7)]])
+    assert store.stats.corrupt == 0  # no id is left that points nowhere
+    store.close()
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_an_interrupted_load_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool
+) -> None:
+    monkeypatch.setattr(load_module, "SAVE_ROWS", 30_000)
+    monkeypatch.setattr(load_module, "BLOCK_BYTES", 1 << 20)
+    config = Config(data_dir=str(tmp_path / "var"))
+    if there_before:
+        load(tmp_path, f"ifa,age_band\n{IFA.format(0xFFFFFF)},1\n".encode(), "first.csv")
+    path = tmp_path / "a.csv"
+    path.write_text("ifa,age_band\n" + "".join(f"{IFA.format(i + 1)},{i % 8}\n" for i in range(100_000)))
+
+    class PowerError(Exception):
+        pass
+
+    def fail(loaded: int, rejected: int) -> None:
+        if loaded > 60_000:
+            raise PowerError
+
+    with pytest.raises(PowerError):
+        load_profiles(config, path, fail)
+    told: list[int] = []
+    report = load_profiles(config, path, lambda loaded, rejected: told.append(loaded))
+    assert 30_000 <= report.resumed < 90_000
+    assert (report.loaded, report.rejected) == (87_500, 12_500)
+    assert set(rejects(report)) == {(str(row), "age_band") for row in range(8, 100_001, 8)}
+    store = LmdbProfileStore(profiles_path(tmp_path / "var"))
+    assert store.people() == 87_500 + there_before
+    store.close()
+    for i in (0, 30_001, 60_001, 99_998):
+        row = profile(tmp_path, KIND_IFA, IFA.format(i + 1))
+        assert row is not None
+        assert row["age_band"].item() == i % 8
+    again = load_profiles(config, path)
+    assert (again.resumed, again.loaded) == (0, 87_500)
+
+
+def test_a_changed_file_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "SAVE_ROWS", 1)
+    config = Config(data_dir=str(tmp_path / "var"))
+    path = tmp_path / "a.csv"
+    path.write_text(f"ifa,age_band\n{IFA.format(1)},1\n")
+
+    def fail(loaded: int, rejected: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_profiles(config, path, fail)
+    path.write_text(f"ifa,age_band\n{IFA.format(2)},2\n{IFA.format(3)},2\n")
+    report = load_profiles(config, path)
+    assert (report.resumed, report.loaded) == (0, 2)
+    assert profile(tmp_path, KIND_IFA, IFA.format(1)) is None
+
+
+def test_device_ids_by_the_names_data_teams_use(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        b"idfa,gaid,oaid,imei_md5,caid,age_band\n"
+        + IFA.format(1).upper().encode() + b",,,,,1\n,"
+        + IFA.format(2).encode() + b",,,,2\n,,oaid-3,,,3\n,,,0123456789abcdef0123456789abcdef,,4\n,,,,caid-5,5\n",
+    )  # fmt: skip
+    for kind, text, scope, age in (
+        (KIND_IFA, IFA.format(1), 0, 1), (KIND_IFA, IFA.format(2), 0, 2), (KIND_IFA, "oaid-3", 0, 3),
+        (KIND_DIDMD5, "0123456789ABCDEF0123456789ABCDEF", 0, 4), (KIND_EID, "caid-5", hash_text("caid"), 5),
+    ):  # fmt: skip
+        row = profile(tmp_path, kind, text, scope)
+        assert row is not None
+        assert row["age_band"].item() == age
+
+
+segment_cells = st.lists(
+    st.tuples(st.integers(0, 70_000), st.one_of(st.none(), st.integers(0, 70_000))), min_size=0, max_size=18
+)
+
+
+@settings(deadline=None)
+@given(cells=st.lists(st.one_of(segment_cells, st.text("0123456789:| x", max_size=12)), min_size=1, max_size=4))
+def test_segment_cells_read_as_a_dictionary_would(cells: list[object]) -> None:
+    texts = [
+        cell if isinstance(cell, str) else "|".join(f"{n}" if d is None else f"{n}:{d}" for n, d in cell)  # type: ignore[attr-defined]
+        for cell in cells
+    ]
+    raw = "".join(texts).encode()
+    starts = np.cumsum([0, *[len(text.encode()) for text in texts]]).astype(np.int64)
+    n = len(texts)
+    numbers, expiry = np.zeros((n, 16), np.uint16), np.zeros((n, 16), np.uint16)
+    count, wrong = np.zeros(n, np.uint8), np.zeros(n, bool)
+    read_segments(np.frombuffer(raw or b"\0", np.uint8), starts, numbers, expiry, count, wrong)
+    for i, text in enumerate(texts):
+        expected = as_dictionary(text)
+        assert wrong[i] == (expected is None), text
+        got = dict(zip(numbers[i, : count[i]].tolist(), expiry[i, : count[i]].tolist(), strict=True))
+        assert got == (expected or {}), text
+        assert list(got) == sorted(got)
+
+
+def as_dictionary(text: str) -> dict[int, int] | None:
+    out: dict[int, int] = {}
+    for item in text.split("|") if text else []:
+        match = re.fullmatch(r" *([0-9]{1,9})(?::([0-9]{1,9}))? *", item)
+        if match is None or not 1 <= int(match[1]) <= 65535 or int(match[2] or 65535) > 65535:
+            return None
+        out[int(match[1])] = int(match[2] or 65535)
+    return out if len(out) <= 16 else None
