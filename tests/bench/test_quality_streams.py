@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.quality import ipinyou
+from bench.quality import firstprice, ipinyou
 from bench.quality.bootstrap import sum_difference, sum_ratio
 from bench.quality.streams import BUDGETS, EPISODE, Stream
 
@@ -34,9 +34,11 @@ def with_other_future(stream: Stream, known: int, seed: int) -> Stream:
 @pytest.mark.parametrize("known", [1, 777, 3 * EPISODE, 5 * EPISODE + 123])
 def test_another_future_leaves_past_bids_as_they_were(known: int) -> None:
     stream = made_up()
-    before, after = ipinyou.bid(stream, 8), ipinyou.bid(with_other_future(stream, known, known), 8)
-    np.testing.assert_array_equal(before[:known], after[:known])
-    assert (before[known:] != after[known:]).any()
+    other = with_other_future(stream, known, known)
+    for bid in (lambda s: ipinyou.bid(s, 8), firstprice.bid, lambda s: firstprice.bid(s, reports_price=True)):
+        before, after = bid(stream), bid(other)
+        np.testing.assert_array_equal(before[:known], after[:known])
+        assert (before[known:] != after[known:]).any()
 
 
 def test_the_price_of_an_auction_does_not_move_the_bid_on_it() -> None:
@@ -64,6 +66,13 @@ def test_replanning_buys_more_value_than_the_best_fixed_multiplier_in_hindsight(
         for m in np.geomspace(0.01, 3, 60)
     ]
     assert ipinyou.episodes(stream, ipinyou.bid(stream, 8), value).sum() > max(fixed)
+
+
+def test_shading_keeps_the_surplus_of_the_best_curve_in_hindsight() -> None:
+    stream = made_up(n=20 * EPISODE)
+    got = {name: float(surplus.sum()) for name, surplus in firstprice.bidders(stream).items()}
+    assert got["ours"] > 0.97 * got["oracle shade"]
+    assert got["the value"] < got["half the value"] < got["ours"] < got["clairvoyant"]
 
 
 def test_bootstrap_intervals_hold_the_truth_and_pair_the_episodes() -> None:
