@@ -101,13 +101,22 @@ class Postgres:
 
     def freeze(self, frozen: bool) -> None:
         """Stop all its processes where they are, or let them go on: a database that is there and does not answer."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+        self._signal_all(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def _signal_all(self, number: int) -> None:
+        """To the server first, so that it starts no more; its children have left its process group."""
+        if self._process is None:
+            return
+        family = [self._process.pid]
+        family += map(int, Path(f"/proc/{family[0]}/task/{family[0]}/children").read_text().split())
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def _end(self, number: int) -> None:
         if self._process is not None:
             if number == signal.SIGKILL:
-                os.killpg(self._process.pid, number)
+                self._signal_all(number)
             else:
                 self._process.send_signal(number)
             self._process.wait(60)

@@ -52,6 +52,7 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     lease_s: float = 30.0
     skew_s: float = 5.0  # how far clocks may be apart
     database: str = ""  # the books: a postgresql:// URL; empty: SQLite, ledger.db in the data directory
+    spool_max_bytes: int = 1 << 30  # notices kept on disk while the database is away
     win_rate_jump: float = 4.0  # a line item whose win rate rises to this many times what it was is stopped; 0: never
     price_jump: float = 4.0  # the same for its average price
 

@@ -1,4 +1,4 @@
-"""`dsp bidder` and `dsp ledger`: one role in this process, as containers run it."""
+"""`dsp bidder`: the role in this process, as containers run it; `dsp ledger` is `dsp.cli.ledger`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,3 @@ def bidder(context: typer.Context) -> None:
 
     with refusing():
         raise typer.Exit(run_bidder(config))
-
-
-def ledger(context: typer.Context) -> None:
-    """Run the ledger: budgets, notices, books."""
-    config = config_of(context)
-    end_with_parent()
-    from dsp.ledger.server import run_ledger
-
-    with refusing():
-        run_ledger(config)

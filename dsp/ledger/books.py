@@ -172,13 +172,12 @@ class Books:
         prepaid = advertiser in self.granting.plan.prepaid
         self.granting.set_funds(advertiser, -self.balance(PREPAID, advertiser) if prepaid else NO_LIMIT)
 
-    def tick(self, mono_ns: int, time_ms: int) -> None:
-        """Let time pass: leases end, buckets close, periods begin."""
-        self.granting.tick(mono_ns, time_ms)
+    def tick(self, mono_ns: int, time_ms: int, *, close: bool = True) -> None:
+        """Let time pass: leases end, buckets close (unless notices of them may wait somewhere), periods begin."""
+        self.granting.tick(mono_ns, time_ms, close=close)
 
     def sync(self, request: SyncRequest, mono_ns: int, time_ms: int) -> SyncReply:
-        """Answer a worker; the answer may go out after the batch."""
-        self.granting.tick(mono_ns, time_ms)
+        """Answer a worker, after a `tick`; the answer may go out after the batch."""
         return self.granting.sync(request, mono_ns, time_ms)
 
     def apply(self, notices: Sequence[Notice]) -> list[bool]:

@@ -9,6 +9,8 @@ row is never written from a stale copy.
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -86,24 +88,30 @@ class Journal:
     def begin(self) -> Connection:
         """The open transaction. Raises `FencedError`, or SQLAlchemyError when the database is away."""
         if self._connection is None:
-            connection = self._engine.connect()
+            self._connection = connection = self._engine.connect()
             try:
                 connection.begin()
                 epoch = connection.execute(_EPOCH).scalar_one()  # and nobody raises it before we commit
                 if epoch != self.epoch:
                     raise FencedError(f"epoch is {epoch}, this ledger's {self.epoch}: another one has taken over")
             except BaseException:
-                connection.close()
+                self.rollback()
                 raise
-            self._connection = connection
         return self._connection
 
     def commit(self) -> None:
         """Make everything since `begin` durable; nothing to do without writes."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with connection:
-                connection.commit()
+        if self._connection is not None:
+            self._connection.commit()  # it stays ours meanwhile, so that `abort` can reach it
+            self.rollback()
+
+    def abort(self) -> None:
+        """From another thread: cut the connection of a transaction that hangs, so that it fails."""
+        connection = self._connection
+        raw = connection.connection.driver_connection if connection is not None and self._arrays else None
+        if raw is not None and not raw.closed:
+            with socket.socket(fileno=os.dup(raw.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
 
     def rollback(self) -> None:
         """Forget everything since `begin`."""

@@ -27,6 +27,7 @@ class LocalLedger:
     def sync(self, request: SyncRequest) -> SyncReply:
         """One exchange, durable as the books are."""
         with self.books.batch():
+            self.books.tick(self._clock_ns(), self._time_ms())
             return self.books.sync(request, self._clock_ns(), self._time_ms())
 
     def notice(self, path: str, token: bytes | str, query: dict[str, str] | None = None) -> int:

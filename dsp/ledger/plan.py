@@ -71,6 +71,7 @@ class Plan:
     billable: Mapping[int, int] = field(default_factory=dict)  # exchange id -> BILLABLE_*
     exp_s: float = DEFAULT_EXP_S  # T: the longest that any reservation lives
     landings: Mapping[int, str] = field(default_factory=dict)  # creative id -> where a click goes
+    senders: Mapping[str, int] = field(default_factory=dict)  # bearer token -> the exchange whose notices it may send
     prepaid: frozenset[int] = frozenset()  # advertisers that may spend what they have paid in
     rates: Mapping[str, float] = field(default_factory=dict)  # currency -> US dollars for one unit
     rates_day: str = ""  # ISO date of ``rates``
@@ -92,6 +93,7 @@ def plan_of(snapshot: Snapshot) -> Plan:
         dict(zip(exchanges[:, EX_ID].tolist(), exchanges[:, EX_BILLABLE].tolist(), strict=True)),
         float(exchanges[:, EX_EXP_S].max()) if len(exchanges) else DEFAULT_EXP_S,
         dict(zip(creatives["id"], creatives["landing"], strict=True)),
+        {x["token"]: x["id"] for x in meta.get("exchanges", ()) if x["token"]},
         frozenset(
             key
             for key, prepaid in zip(advertisers["id"], _column(advertisers, "prepaid", False), strict=False)

@@ -24,23 +24,32 @@ from dsp.base.config import Config
 from dsp.base.token import load_signer
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot, SnapshotError
-from dsp.control.grants import decode_request, encode_reply, sign_sync, sync_key
+from dsp.control.grants import WANT, decode_request, encode_reply, sign_sync, sync_key
+from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
+from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read_line, split_body
+from dsp.ledger.control import MAX_AGE_S, carry_out, decode_order
 from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
 from dsp.ledger.plan import Plan, plan_of
+from dsp.ledger.spool import Spool
 from dsp.ledger.status import metrics_text, totals
-from dsp.ledger.writer import UnavailableError, Writer
+from dsp.ledger.ticket import Notice
+from dsp.ledger.writer import SPOOLED, UnavailableError, Writer
 from dsp.log.outcomes import CLICK, IMPRESSION, OUTCOMES, OutcomeWriter
 
 SYNC_MAX_BYTES = 64 << 20
+FORM_MAX_BYTES = 8 << 10
+BULK_AT_ONCE = 500  # lines read before others get a turn
 PLAN_POLL_S = 0.25
 EXIT_FENCED = 75
-ROUTES = {*PATHS, "sync"}  # what metrics tell apart
+ROUTES = {*PATHS, "sync", "notices", "control"}  # what metrics tell apart
 TEXT = [("content-type", "text/plain; charset=utf-8")]
 JSON = [("content-type", "application/json")]
 MSGPACK = [("content-type", "application/msgpack")]
 PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
 PIXEL_HEADERS = [("content-type", "image/gif"), ("cache-control", "no-store")]
+
+_RESULTS: dict[bool | str, str] = {True: "new", False: "duplicate", SPOOLED: "spooled"}
 
 
 class LedgerServer:
@@ -53,7 +62,8 @@ class LedgerServer:
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
         self._sync_key = sync_key(self.signer.sync_secret)
         self._outcomes = OutcomeWriter(config.path("log", "outcomes"), "ledger")
-        self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop())
+        spool = Spool(config.path("spool"), config.ledger.spool_max_bytes)
+        self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop(), spool)
         self.writer.when_opened(lambda books, _, time_ms: books.adopt(self.plan, time_ms))
         self.when_fenced: Callable[[], None] = lambda: None  # another ledger has taken over: nothing is left to do here
         self._snapshot = ""
@@ -102,7 +112,7 @@ class LedgerServer:
             if scope.method not in {"GET", "POST"}:
                 raise RefusedError(405, "method", "GET or POST")
             if token and len(route) == 1:
-                await self._notice(route, token, scope.query_string, proto)
+                await self._notice(route, token, scope, proto)
             else:
                 await self._other(scope, proto)
         except RefusedError as refusal:
@@ -112,14 +122,18 @@ class LedgerServer:
             self.requests[route, "unavailable"] += 1
             proto.response_str(503, [*TEXT, ("retry-after", "1")], f"not booked, please repeat: {error}\n")
 
-    async def _notice(self, route: str, token: str, query: str, proto: Any) -> None:
-        notice = read_notice(self.signer, route, token, parse_query(query), time.time_ns() // 1_000_000)
+    async def _notice(self, route: str, token: str, scope: Any, proto: Any) -> None:
+        query = parse_query(scope.query_string)
+        if scope.method == "POST" and scope.headers.get("content-length", "0") != "0":
+            query |= parse_query((await self._body(scope, proto, FORM_MAX_BYTES)).decode("utf-8", "replace"))
+        notice = read_notice(self.signer, route, token, query, time.time_ns() // 1_000_000)
+        self._check_sender(scope, [notice])
         if notice.test:
             self.requests[route, "test"] += 1
         else:
             try:
-                new = await self.writer.submit(notice)
-                self.requests[route, "new" if new else "duplicate"] += 1
+                (new,) = await self.writer.book((notice,))
+                self.requests[route, _RESULTS[new]] += 1
             except UnavailableError:
                 if notice.kind != CLICK:
                     raise
@@ -130,6 +144,51 @@ class LedgerServer:
             proto.response_bytes(200, PIXEL_HEADERS, PIXEL)
         else:
             proto.response_empty(204, [])
+
+    def _check_sender(self, scope: Any, notices: list[Notice]) -> None:
+        """Who shows an exchange's bearer token may report on that exchange's bids only."""
+        shown = scope.headers.get("authorization")
+        if not shown:
+            return
+        exchange = self.plan.senders.get(shown.removeprefix("Bearer "))
+        if exchange is None or any(notice.ticket.exchange != exchange for notice in notices):
+            raise RefusedError(403, "exchange", "the authorization is not that of the exchange this bid was sent to")
+
+    async def _bulk(self, scope: Any, proto: Any) -> bytes:
+        """POST /notices (`dsp.ledger.bulk`)."""
+        body = await self._body(scope, proto, BODY_MAX_BYTES)
+        lines, answer = split_body(body, scope.headers.get("content-type") or ""), Answer()
+        notices: list[Notice] = []
+        for i, line in enumerate(lines, 1):
+            if i % BULK_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                notice = read_line(self.signer, line, time.time_ns() // 1_000_000)
+                self._check_sender(scope, [notice])
+            except RefusedError as refusal:
+                answer.refused += 1
+                self.requests["notices", refusal.reason] += 1
+                if answer.refused <= REFUSALS_TOLD:
+                    answer.refusals.append(Refusal(i, refusal.status, refusal.reason))
+                continue
+            if notice.test:
+                answer.tests += 1
+            else:
+                notices.append(notice)
+        results = await self.writer.book(notices) if notices else []
+        answer.booked = sum(result is True for result in results)
+        answer.spooled = sum(result == SPOOLED for result in results)
+        answer.duplicates = len(results) - answer.booked - answer.spooled
+        self.requests["notices", "new"] += answer.booked
+        self.requests["notices", "duplicate"] += answer.duplicates
+        self.requests["notices", "spooled"] += answer.spooled
+        return msgspec.json.encode(answer)
+
+    async def _body(self, scope: Any, proto: Any, most: int) -> bytes:
+        length = scope.headers.get("content-length") or ""
+        if not length.isdigit() or int(length) > most:
+            raise RefusedError(413, "length", f"a content-length of up to {most} is needed")
+        return bytes(await proto())
 
     def _landing(self, creative: int, token: str) -> str:
         """Where a click goes: from the catalog by creative id, never from the request."""
@@ -143,10 +202,14 @@ class LedgerServer:
         path = scope.path
         if path == "/sync" and scope.method == "POST":
             proto.response_bytes(200, MSGPACK, await self._sync(scope, proto))
+        elif path == "/notices" and scope.method == "POST":
+            proto.response_bytes(200, JSON, await self._bulk(scope, proto))
+        elif path == "/control" and scope.method == "POST":
+            proto.response_bytes(200, JSON, await self._control(scope, proto))
         elif path == "/healthz":
             proto.response_str(200, TEXT, "ok\n")
         elif path == "/readyz":
-            ready = self.writer.books is not None and not self.writer.fenced
+            ready = self.writer.ready
             proto.response_str(200 if ready else 503, TEXT, "ready\n" if ready else "the books are not open\n")
         elif path == "/totals":
             body = await self.writer.submit(lambda books, _m, _t: msgspec.json.encode(totals(books)))
@@ -162,19 +225,37 @@ class LedgerServer:
             )
 
     async def _sync(self, scope: Any, proto: Any) -> bytes:
-        length = scope.headers.get("content-length") or ""
-        if not length.isdigit() or int(length) > SYNC_MAX_BYTES:
-            raise RefusedError(413, "length", f"a content-length of up to {SYNC_MAX_BYTES} is needed")
-        body = await proto()
-        if not hmac.compare_digest(scope.headers.get("x-dsp-signature") or "", sign_sync(self._sync_key, body)):
-            raise RefusedError(403, "signature", "x-dsp-signature does not match")
+        body = await self._signed(scope, proto, SYNC_MAX_BYTES)
         try:
             request = decode_request(body)
         except msgspec.MsgspecError as error:
             raise RefusedError(400, "sync", str(error)) from None
+        if len(request.wants) % WANT.itemsize:
+            raise RefusedError(400, "sync", "wants are not whole records")
         reply = await self.writer.submit(lambda books, mono_ns, time_ms: books.sync(request, mono_ns, time_ms))
         self.requests["sync", "ok"] += 1
         return encode_reply(reply)
+
+    async def _signed(self, scope: Any, proto: Any, most: int) -> bytes:
+        body = await self._body(scope, proto, most)
+        if not hmac.compare_digest(scope.headers.get("x-dsp-signature") or "", sign_sync(self._sync_key, body)):
+            raise RefusedError(403, "signature", "x-dsp-signature does not match")
+        return body
+
+    async def _control(self, scope: Any, proto: Any) -> bytes:
+        """POST /control: an operator's order (`dsp.ledger.control`)."""
+        body = await self._signed(scope, proto, FORM_MAX_BYTES)
+        try:
+            order = decode_order(body)
+        except msgspec.MsgspecError as error:
+            raise RefusedError(400, "order", str(error)) from None
+        if abs(order.at_s - time.time()) > MAX_AGE_S:
+            raise RefusedError(400, "order", "the order is too old: check the clocks")
+        try:
+            answer = await self.writer.submit(lambda books, _, time_ms: carry_out(order, books, time_ms))
+        except AdjustmentError as error:
+            raise RefusedError(400, "adjustment", str(error)) from None
+        return msgspec.json.encode(answer)
 
 
 async def serve(config: Config) -> None:

@@ -2,108 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 
-import httpx
 import numpy as np
 import pytest
-from ledger_world import World
+from ledger_role import Role, publish
 
-from dsp.base.config import Config, LedgerConfig
-from dsp.base.token import load_signer
 from dsp.bidder.slices import Slices
 from dsp.bidder.sync import HttpTransport
-from dsp.catalog.layout import CR_WIDTH, EX_BILLABLE, EX_EXP_S, EX_ID, EX_WIDTH, LI_ID, LI_MAX_BID, LI_WIDTH
-from dsp.catalog.snapshot import ARRAYS, write_snapshot
 from dsp.control.grants import SyncRequest, encode_request
+from dsp.ledger.adjust import Adjustment
 from dsp.ledger.books import Books
+from dsp.ledger.bulk import LINES_MAX
+from dsp.ledger.control import Adjust, Resume, Stop, Stops
 from dsp.ledger.server import EXIT_FENCED
 from dsp.log.outcomes import BILLING, LOSS, read_outcomes
-
-LANDING = "https://bank.example/apply?product=1#form"
-
-
-def publish(config: Config, total_micros: int = 1_000_000, version: int = 1) -> None:
-    """A snapshot with just what the ledger reads."""
-    arrays = {name: np.zeros((0,) * ndim, dtype) for name, (dtype, ndim) in ARRAYS.items()}
-    arrays["li_i"] = np.zeros((1, LI_WIDTH), np.int64)
-    arrays["li_i"][0, [LI_ID, LI_MAX_BID]] = 1, 10_000_000
-    arrays["ex_i"] = np.zeros((1, EX_WIDTH), np.int64)
-    arrays["ex_i"][0, [EX_ID, EX_EXP_S, EX_BILLABLE]] = 7, 10, 0
-    arrays["cr_i"] = np.zeros((1, CR_WIDTH), np.int64)
-    limit = 1 << 62
-    meta = {
-        "version": version,
-        "advertisers": {"id": [100], "timezone": ["UTC"], "total_micros": [limit], "daily_micros": [limit]},
-        "campaigns": {"id": [10], "total_micros": [limit], "daily_micros": [limit]},
-        "line_items": {
-            "id": [1],
-            "name": ["Loan"],
-            "campaign_id": [10],
-            "advertiser_id": [100],
-            "currency": ["USD"],
-            "total_micros": [total_micros],
-            "daily_micros": [limit],
-        },
-        "creatives": {"id": [5], "landing": [LANDING]},
-    }
-    directory = config.path("snapshots")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_snapshot(directory / f"{version:06d}.snap", arrays, meta)
-    (directory / "next").write_text(f"{version:06d}.snap\n")
-    (directory / "next").rename(directory / "CURRENT")
-
-
-class Role:
-    """The child process and a client for it."""
-
-    def __init__(self, root) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.config = Config(data_dir=str(root), ledger=LedgerConfig(port=port))
-        self.file = root / "config.yaml"
-        self.file.write_text(json.dumps({"data_dir": str(root), "ledger": {"port": port}}))
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
-        self.tokens = World(":memory:", signer=load_signer(self.config.path("secrets", "signing.json")))
-        self.process: subprocess.Popen | None = None
-
-    def token(self, **fields) -> str:
-        return self.tokens.token(**{"time_s": int(time.time()), **fields}).decode()
-
-    def start(self) -> None:
-        environment = {k: v for k, v in os.environ.items() if k != "DSP_DATA_DIR"}
-        self.process = subprocess.Popen([sys.executable, "-m", "dsp.ledger", str(self.file)], env=environment)
-        self.wait_for(lambda: self.client.get("/readyz").status_code == 200)
-
-    def wait_for(self, condition) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            assert self.process is None or self.process.poll() is None, "the ledger has ended"
-            try:
-                if condition():
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.02)
-        raise AssertionError("not in time")
-
-    def stop(self, number: int) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        code = self.process.wait(20)
-        self.process = None
-        return code
-
-    def metric(self, name: str) -> float:
-        lines = self.client.get("/metrics").text.splitlines()
-        return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"dsp_ledger_{name}"))
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +28,11 @@ def role(tmp_path_factory):
     publish(role.config)
     role.start()
     yield role
-    if role.process is not None:
-        assert role.stop(signal.SIGTERM) == 0
-    role.client.close()
-    role.tokens.books.close()
+    role.close()
 
 
 def spend(role: Role) -> int:
-    return role.client.get("/totals").json()["spend_micros"]
+    return role.spend()
 
 
 def test_notices_are_booked_once_by_get_and_post(role):
@@ -252,3 +165,117 @@ def test_a_fenced_ledger_refuses_and_ends(role):
     newer.close()
     role.start()
     assert role.client.get(f"/b/{token}?p=5").status_code == 204
+
+
+# --- bulk, senders, orders --------------------------------------------------------------------------------------------
+
+
+def bulk(role: Role, lines: list[str]) -> dict:
+    answer = role.client.post("/notices", content="\n".join(lines))
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_many_notices_in_one_body_are_booked_once_and_the_bad_ones_named(role):
+    before = spend(role)
+    lines = [f"/b/{role.token()}?p=5" for _ in range(30)]
+    answer = bulk(role, [*lines, lines[0], "/b/forged?p=5", f"/b/{role.token()}?p=-1", f"/l/{role.token()}?r=102"])
+    assert (answer["booked"], answer["duplicates"], answer["refused"]) == (31, 1, 2)
+    assert answer["refusals"] == [[32, 403, "token"], [33, 400, "price"]]
+    assert spend(role) == before + 150_000
+    again = role.client.post("/notices", json=lines).json()
+    assert (again["booked"], again["duplicates"]) == (0, 30)
+    assert spend(role) == before + 150_000
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b"\xff\xfe/b/", {}, 400),
+        (b"{", {"content-type": "application/json"}, 400),
+        (b"[1, 2]", {"content-type": "application/json"}, 400),
+        (b"/b/x\n" * (LINES_MAX + 1), {}, 413),
+        (b"x" * (9 << 20), {}, 413),
+    ],
+)
+def test_bodies_that_are_not_notices_are_refused(role, content, headers, status):
+    before = spend(role)
+    assert role.client.post("/notices", content=content, headers=headers).status_code == status
+    assert spend(role) == before
+
+
+def test_a_postback_may_have_its_parameters_in_the_body(role):
+    before = role.client.get("/totals").json()["events"]["funded"]
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = role.client.post(f"/p/{role.token()}", content="e=funded&v=12.5", headers=form)
+    assert answer.status_code == 204
+    after = role.client.get("/totals").json()["events"]["funded"]
+    assert (after["n"] - before["n"], after["value"] - before["value"]) == (1, 12.5)
+    assert role.client.post(f"/p/{role.token()}", content=b"e=funded&x=" + b"y" * 9000).status_code == 413
+
+
+def test_an_exchange_reports_on_its_own_bids_only(role):
+    before = spend(role)
+    ours, theirs, unknown = ({"authorization": f"Bearer {name}"} for name in ("seven", "eight", "nobody"))
+    token = role.token()
+    assert role.client.get(f"/b/{token}?p=5", headers=theirs).status_code == 403
+    assert role.client.get(f"/b/{token}?p=5", headers=unknown).status_code == 403
+    assert spend(role) == before
+    assert role.client.get(f"/b/{token}?p=5", headers=ours).status_code == 204
+    assert spend(role) == before + 5000
+
+
+def test_an_operators_stop_and_kill_switch_reach_a_worker_within_a_second(role):
+    slices = Slices(role.config, worker="stopped")
+    slices.attach(np.array([1]))
+
+    def bidding() -> bool:
+        slices.refresh(time.monotonic_ns())
+        return slices.live(time.monotonic_ns()) and bool(slices.available[0])
+
+    role.wait_for(bidding)
+    for what, number in (("everything", 0), ("line_item", 1)):
+        assert role.order(Stop(time.time(), what, number, "a test")).json() == {"stopped": True}
+        started = time.monotonic()
+        role.wait_for(lambda: not bidding())
+        assert time.monotonic() - started < 1
+        assert [stop["what"] for stop in role.order(Stops(time.time())).json()["stops"]] == [what]
+        assert role.order(Resume(time.time(), what, number)).json() == {"resumed": True}
+        started = time.monotonic()
+        role.wait_for(bidding)
+        assert time.monotonic() - started < 2
+    slices.close()
+
+
+def test_orders_need_the_key_and_a_fresh_time(role):
+    assert role.client.post("/control", content=b"{}").status_code == 403
+    assert role.order(Stop(time.time() - 3600)).status_code == 400
+    assert role.order(Stops(time.time())).json() == {"stops": []}
+
+
+def test_an_adjustment_is_posted_once_and_a_wrong_one_explained(role):
+    role.client.get(f"/b/{role.token()}?p=5")
+    before = spend(role)
+    back = Adjustment("IVT-1", "clawback", 3000, line_item=1, exchange=7)
+    assert role.order(Adjust(time.time(), back)).json() == {"posted": True}
+    assert role.order(Adjust(time.time(), back)).json() == {"posted": False}
+    assert spend(role) == before - 3000
+    wrong = role.order(Adjust(time.time(), Adjustment("IVT-2", "clawback", 10**15, line_item=1, exchange=7)))
+    assert wrong.status_code == 400
+    assert "has spent" in wrong.text
+    assert spend(role) == before - 3000
+
+
+def test_the_command_line_stops_lists_resumes_and_books(role):
+    def dsp(*arguments: str) -> str:
+        command = [sys.executable, "-m", "dsp.cli.main", "--config", str(role.file), "ledger", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout.strip() or done.stderr.strip()
+
+    assert dsp("stop", "line_item", "1", "--why", "looks odd") == "stopped line_item 1"
+    assert dsp("stops") == "line_item 1: person looks odd"
+    assert dsp("resume", "line_item", "1") == "resumed line_item 1"
+    deposit = ("adjust", "deposit", "125.50", "--key", "bank-1", "--advertiser", "100", "--currency", "usd")
+    assert dsp(*deposit) == "booked"
+    assert dsp(*deposit) == "nothing done: bank-1 was booked before"
+    assert "none of deposit, refund" in dsp("adjust", "gift", "1", "--key", "x")
