@@ -39,6 +39,7 @@ _META_DBS = PAGE_HEADER + 24  # of the free list, then of the main table
 _META_LAST = _META_DBS + 2 * DB_BYTES
 NO_ROOT = 0xFFFFFFFFFFFFFFFF
 MAX_DEPTH = 64
+WIPED = b"wiped"  # a key of the main table: when it was last done
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ def wipe(env: lmdb.Environment, path: Path, *, patience_s: float = 10.0) -> Wipe
     began = time.perf_counter()
     for _ in range(2):  # both meta pages shall speak of a state after the deletion
         with env.begin(write=True) as txn:
-            txn.put(b"wiped", time.time_ns().to_bytes(8, "little"))
+            txn.put(WIPED, time.time_ns().to_bytes(8, "little"))
         env.sync(True)
     with env.begin(write=True) as txn:
         _wait_for_readers(env, txn.id() - 1, patience_s, path)
