@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput", "quality")
+COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput", "quality", "pacing")
 
 
 def main() -> int:
