@@ -81,6 +81,7 @@ class Writer:
 
     def _advertiser(self, advertiser: types.Advertiser) -> None:
         values = {name: getattr(advertiser, name) for name in ("seat", "currency", "timezone", "bundle", "language")}
+        values |= {"margin_ppm": parse_micros(str(advertiser.agency_margin)), "prepaid": advertiser.prepaid}
         values |= {"domains": _json([d.lower().removeprefix("www.") for d in advertiser.domain])}
         values |= {"categories": _json(advertiser.category), **_budget(advertiser.budget)}
         advertiser_id = self._put(tables.advertiser, {"name": advertiser.name}, values)
@@ -108,6 +109,8 @@ class Writer:
             "timezone": zone_name,
             "language": language,
             "targeting": _json(item.targeting),
+            "minute_micros": parse_micros(str(item.spend_per_minute or 0)),
+            "tolerance_ppm": parse_micros(str(item.tolerance)),
             "deals": _json(item.deals),
             "deal_only": bool(item.deals) if item.deal_only is None else item.deal_only,
             "credit": item.special_category == "credit" or offer.product in CREDIT_PRODUCTS,
@@ -131,7 +134,7 @@ def _json(value: object) -> str:
 def _budget(budget: types.Budget) -> dict[str, Any]:
     return {
         f"{period}_micros": NO_LIMIT_MICROS if amount is None else parse_micros(str(amount))
-        for period, amount in (("total", budget.total), ("daily", budget.daily))
+        for period, amount in (("total", budget.total), ("daily", budget.daily), ("hourly", budget.hourly))
     }
 
 

@@ -129,13 +129,13 @@ class _Checker:
             return 0
         return micros
 
-    def share(self, at: FieldPath, value: types.Amount) -> None:
+    def share(self, at: FieldPath, value: types.Amount, most: float = 1) -> None:
         try:
-            fine = 0 <= Decimal(str(value)) <= 1
+            fine = 0 <= Decimal(str(value)) <= Decimal(str(most))
         except InvalidOperation:
             fine = False
         if not fine:
-            self.say(at, f"{value!r} is not a share; write a number from 0 to 1")
+            self.say(at, f"{value!r} is not a share; write a number from 0 to {most}")
 
     def currency(self, at: FieldPath, code: str) -> None:
         if code not in self.currencies:
@@ -226,11 +226,16 @@ class _Checker:
 
     def budget(self, at: FieldPath, budget: types.Budget) -> bool:
         """Whether ``budget`` sets a limit."""
-        total = None if budget.total is None else self.amount((*at, "budget", "total"), budget.total, zero=False)
-        daily = None if budget.daily is None else self.amount((*at, "budget", "daily"), budget.daily, zero=False)
-        if total and daily and daily > total:
-            self.say((*at, "budget", "daily"), f"{budget.daily} is more than the total of {budget.total}")
-        return total is not None or daily is not None
+        least: tuple[int, types.Amount, str] | None = None
+        for name in ("total", "daily", "hourly"):
+            value = getattr(budget, name)
+            if value is None:
+                continue
+            micros = self.amount((*at, "budget", name), value, zero=False)
+            if least is not None and micros > least[0]:
+                self.say((*at, "budget", name), f"{value} is more than the {least[2]} of {least[1]}")
+            least = (micros, value, name) if micros else least
+        return budget != types.Budget()
 
     def flight(self, at: FieldPath, flight: types.Flight, zone_name: str) -> tuple[int | None, int | None]:
         start, end = (
@@ -259,7 +264,8 @@ class _Checker:
         self.pattern((*at, "domain"), advertiser.domain, _DOMAIN, "a domain; write bank.example, without http://")
         self.pattern((*at, "category"), advertiser.category, _CATEGORY, "an IAB category; write IAB13 or IAB13-4")
         self.pattern((*at, "language"), (advertiser.language,), _LANGUAGE, "a language; write en or zh")
-        limited = self.budget(at, advertiser.budget)
+        limited = self.budget(at, advertiser.budget) or advertiser.prepaid
+        self.share((*at, "agency_margin"), advertiser.agency_margin)
         self.duplicates((*at, "campaigns"), [c.name for c in advertiser.campaigns])
         for i, campaign in enumerate(advertiser.campaigns):
             c_at = (*at, "campaigns", i)
@@ -297,6 +303,9 @@ class _Checker:
                 (*at, "offer"), f"{item.offer!r} has no margin and no payout: at strategy value it would never bid"
             )
         self.amount((*at, "max_bid_cpm"), item.max_bid_cpm, zero=False)
+        if item.spend_per_minute is not None:
+            self.amount((*at, "spend_per_minute"), item.spend_per_minute, zero=False)
+        self.share((*at, "tolerance"), item.tolerance, 0.1)
         if item.timezone:
             self.trying((*at, "timezone"), zone, item.timezone)
         self.pattern((*at, "language"), (item.language,) if item.language else (), _LANGUAGE, "a language; write en")

@@ -18,10 +18,33 @@ from dsp.catalog.table import Table
 from dsp.catalog.times import next_offset_change
 from dsp.catalog.view import View
 
-_ADVERTISER = ("id", "name", "currency", "seat", "domains", "timezone", "total_micros", "daily_micros")
-_CAMPAIGN = ("id", "name", "advertiser_id", "total_micros", "daily_micros", "start_s", "end_s", "status")
+_ADVERTISER = (
+    "id",
+    "name",
+    "currency",
+    "seat",
+    "domains",
+    "timezone",
+    "total_micros",
+    "daily_micros",
+    "hourly_micros",
+    "margin_ppm",
+    "prepaid",
+)
+_CAMPAIGN = (
+    "id",
+    "name",
+    "advertiser_id",
+    "total_micros",
+    "daily_micros",
+    "hourly_micros",
+    "start_s",
+    "end_s",
+    "status",
+)
 _LINE_ITEM = (
     "id", "name", "campaign_id", "offer_id", "total_micros", "daily_micros", "timezone", "pacing", "status",
+    "hourly_micros", "minute_micros", "tolerance_ppm",
 )  # fmt: skip
 _EXCHANGE = ("id", "name", "token", "billable", "seat", "currency")
 
@@ -37,6 +60,7 @@ def build_meta(catalog: Catalog, view: View, zones: Iterable[str]) -> dict[str, 
         "valid_until_s": min(changes, default=FOREVER_S),
         "public_url": view.urls.public,
         "currencies": [c.code for c in catalog.currencies],
+        "rates_day": max((c.date for c in catalog.currencies), default=""),
         "seats": view.seats,
         "exchanges": _objects(catalog.exchanges, _EXCHANGE),
         "segments": _objects(catalog.segments, ("name", "number", "demographic")),

@@ -23,6 +23,7 @@ class Currency(Record):
 
     code: str
     usd: float  # US dollars for one unit
+    date: str = ""  # of the rate
 
 
 class Exchange(Record):
@@ -90,6 +91,9 @@ class Advertiser(Record):
     language: str = "en"
     total_micros: int = NO_LIMIT_MICROS
     daily_micros: int = NO_LIMIT_MICROS
+    hourly_micros: int = NO_LIMIT_MICROS
+    margin_ppm: int = 0
+    prepaid: bool = False
 
 
 class Campaign(Record):
@@ -103,6 +107,7 @@ class Campaign(Record):
     start_s: int = 0
     end_s: int = FOREVER_S
     status: str = "active"
+    hourly_micros: int = NO_LIMIT_MICROS
 
 
 class LineItem(Record):
@@ -127,6 +132,9 @@ class LineItem(Record):
     allow_uncapped: bool = False
     credit: bool = False
     status: str = "active"
+    hourly_micros: int = NO_LIMIT_MICROS
+    minute_micros: int = 0  # brake; 0 none
+    tolerance_ppm: int = 0
 
 
 class Creative(Record):

@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.schema import CreateColumn
 
 from dsp.catalog import records, tables, types
 from dsp.catalog.apply import Writer
@@ -38,7 +39,22 @@ def open_catalog(path_or_url: str | Path) -> Engine:
         fresh = not inspect(connection).has_table(tables.creative.name)
     if fresh:
         _create(engine)
+    else:
+        _add_columns(engine)
     return engine
+
+
+def _add_columns(engine: Engine) -> None:
+    """Give tables of an earlier release the columns that came since; each has a default (`tables.later`)."""
+    tables.metadata.create_all(engine)
+    with engine.connect() as connection:
+        have = {table: {c["name"] for c in inspect(connection).get_columns(table)} for table in tables.metadata.tables}
+    for name, table in tables.metadata.tables.items():
+        for column in table.columns:
+            if column.name not in have[name]:
+                ddl = CreateColumn(column).compile(dialect=engine.dialect)
+                with contextlib.suppress(OperationalError, ProgrammingError), engine.begin() as connection:
+                    connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {ddl}")  # else another process did it
 
 
 def _sqlite_settings(connection: Any, _record: Any) -> None:

@@ -7,10 +7,13 @@ is ``archived``. Money is micros, times are unix seconds.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Integer,
@@ -19,7 +22,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
+
+from dsp.catalog.layout import NO_LIMIT_MICROS
 
 metadata = MetaData()
 
@@ -35,7 +41,18 @@ def _name() -> Column[str]:
 
 
 def _money() -> list[Column[int]]:
-    return [Column("total_micros", BigInteger, nullable=False), Column("daily_micros", BigInteger, nullable=False)]
+    return [
+        Column("total_micros", BigInteger, nullable=False),
+        Column("daily_micros", BigInteger, nullable=False),
+        later("hourly_micros", BigInteger, NO_LIMIT_MICROS),
+    ]
+
+
+def later(name: str, kind: Any, default: Any) -> Column[Any]:
+    """A column that an earlier release did not have; `dsp.catalog.store` adds it to old tables."""
+    return Column(
+        name, kind, nullable=False, server_default=default if isinstance(default, ColumnElement) else str(default)
+    )
 
 
 def _flight() -> list[Column[int]]:
@@ -116,6 +133,8 @@ advertiser = Table(
     Column("bundle", String(200), nullable=False),
     Column("language", String(8), nullable=False),
     *_money(),
+    later("margin_ppm", Integer, 0),
+    later("prepaid", Boolean, false()),
 )
 campaign = Table(
     "campaign",
@@ -148,6 +167,8 @@ line_item = Table(
     Column("allow_uncapped", Boolean, nullable=False),
     Column("credit", Boolean, nullable=False),
     Column("status", String(10), nullable=False),  # active, paused or archived
+    later("minute_micros", BigInteger, 0),
+    later("tolerance_ppm", Integer, 0),
     UniqueConstraint("campaign_id", "name"),
 )
 creative = Table(

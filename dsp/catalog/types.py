@@ -56,6 +56,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     total: Amount | None = None
     daily: Amount | None = None
+    hourly: Amount | None = None
 
 
 class Flight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +133,9 @@ class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allow_uncapped: bool = False
     special_category: Literal["none", "credit"] = "none"
     status: Literal["active", "paused"] = "active"
+    spend_per_minute: Amount | None = None  # more than this within a minute is a fault: it stops by itself
+    tolerance: Amount = 0  # share by which its budget may be exceeded, so that it is spent to the end where exchanges
+    #                        do not report losses
     language: str = ""  # of its creatives; the advertiser's when empty
 
 
@@ -157,6 +161,8 @@ class Advertiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle: str = ""  # the advertised app, if it is one
     language: str = "en"
     budget: Budget = Budget()
+    agency_margin: Amount = 0  # share of media cost that is charged on top; budgets include it
+    prepaid: bool = False  # spends what it has paid in (`dsp ledger adjust deposit`), no more
     campaigns: tuple[Campaign, ...] = ()
 
 

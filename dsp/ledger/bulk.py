@@ -7,6 +7,7 @@ the refused. Repeating a body is harmless.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -54,8 +55,8 @@ def split_body(body: bytes, content_type: str) -> list[str]:
     return lines
 
 
-def read_line(signer: Signer, line: str, time_ms: int) -> Notice:
+def read_line(signer: Signer, line: str, time_ms: int, rates: Mapping[str, float]) -> Notice:
     """The notice in a line. Raises `RefusedError`."""
     path, _, query = line.strip().partition("?")
     route, _, token = path.lstrip("/").partition("/")
-    return read_notice(signer, route, token, parse_query(query), time_ms)
+    return read_notice(signer, route, token, parse_query(query), time_ms, rates)

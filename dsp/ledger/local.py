@@ -34,7 +34,7 @@ class LocalLedger:
         """What GET /{path}/{token}?{query} does, as an HTTP status."""
         text = token.decode("ascii", "replace") if isinstance(token, bytes) else token
         try:
-            notice = read_notice(self.signer, path, text, query or {}, self._time_ms())
+            notice = read_notice(self.signer, path, text, query or {}, self._time_ms(), self.books.granting.plan.rates)
         except RefusedError as refusal:
             return refusal.status
         if not notice.test:

@@ -7,6 +7,7 @@ conversion, each followed by the token. Query: ``p`` price, ``c`` currency, ``r`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
@@ -32,6 +33,7 @@ CONVERSION_MAX_AGE_S = 90 * 86400
 FUTURE_S = 600  # a token from further ahead than clocks can differ
 VALUE_MAX_MICROS = 10**15
 QUERY_MAX_BYTES = 2048
+_NONE: Mapping[str, float] = {}
 PATHS = {"n": WIN, "b": BILLING, "l": LOSS, "c": CLICK, "i": IMPRESSION, "p": REGISTERED}
 CONVERSIONS = {
     "registered": REGISTERED,
@@ -58,8 +60,13 @@ def parse_query(text: str) -> dict[str, str]:
     return {name: unquote_plus(value) if "%" in value or "+" in value else value for name, _, value in pairs}
 
 
-def read_notice(signer: Signer, path: str, token: str, query: Mapping[str, str], time_ms: int) -> Notice:
-    """The notice of ``/{path}/{token}?{query}`` received at ``time_ms``. Raises `RefusedError`."""
+def read_notice(
+    signer: Signer, path: str, token: str, query: Mapping[str, str], time_ms: int, rates: Mapping[str, float] = _NONE
+) -> Notice:
+    """The notice of ``/{path}/{token}?{query}`` received at ``time_ms``. Raises `RefusedError`.
+
+    ``rates``: US dollars for one unit by currency, for prices in another currency than the bid's.
+    """
     kind = PATHS.get(path)
     if kind is None:
         raise RefusedError(404, "path", "no such notice: /n/ /b/ /l/ /c/ /i/ /p/ and a token")
@@ -73,15 +80,22 @@ def read_notice(signer: Signer, path: str, token: str, query: Mapping[str, str],
             raise RefusedError(400, "stage", f"e={query.get('e', '')[:40]!r} is none of {', '.join(CONVERSIONS)}")
     check_age(ticket, kind, time_ms / 1000)
     if kind in {WIN, BILLING}:
-        foreign = _other_currency(query.get("c"), ticket)
-        price = parse_price(query.get("p"), ticket, bounded=not foreign)
-        if foreign:
-            price = UNFILLED  # no rate for it: the bid price is the most we can owe
-        return Notice(kind, ticket, time_ms, price)
+        return Notice(kind, ticket, time_ms, _price(query, ticket, rates))
     if kind == LOSS:
         least = query.get("m")
         return Notice(kind, ticket, time_ms, _least_to_win(least, ticket), _reason(query.get("r")) * 1_000_000)
     return Notice(kind, ticket, time_ms, 0, parse_value(query.get("v")) if path == "p" else 0)
+
+
+def _price(query: Mapping[str, str], ticket: Ticket, rates: Mapping[str, float]) -> int:
+    """What the notice says was paid, in the bid's currency."""
+    if not _other_currency(query.get("c"), ticket):
+        return parse_price(query.get("p"), ticket)
+    price = parse_price(query.get("p"), ticket, bounded=False)
+    theirs, ours = rates.get(query["c"].upper(), 0.0), rates.get(ticket.currency.decode("ascii", "replace"), 0.0)
+    if price == UNFILLED or not theirs or not ours:
+        return UNFILLED  # no rate for it: the bid price is the most we can owe
+    return _bounded(math.floor(price * (theirs / ours) + 0.5), query.get("p", ""), ticket)
 
 
 def _other_currency(code: str | None, ticket: Ticket) -> bool:
@@ -123,7 +137,11 @@ def parse_price(text: str | None, ticket: Ticket, *, bounded: bool = True) -> in
         price = -1
     if price < 0:
         raise RefusedError(400, "price", f"p={text[:40]!r} is not a price: a decimal CPM, 0 or more")
-    if bounded and price > ABSURD_TIMES_BID * max(ticket.bid_cpm_micros, 1_000_000):
+    return _bounded(price, text, ticket) if bounded else price
+
+
+def _bounded(price: int, text: str, ticket: Ticket) -> int:
+    if price > ABSURD_TIMES_BID * max(ticket.bid_cpm_micros, 1_000_000):
         raise RefusedError(400, "absurd_price", f"p={text[:40]!r} is more than {ABSURD_TIMES_BID} times the bid")
     return price
 

@@ -126,7 +126,7 @@ class LedgerServer:
         query = parse_query(scope.query_string)
         if scope.method == "POST" and scope.headers.get("content-length", "0") != "0":
             query |= parse_query((await self._body(scope, proto, FORM_MAX_BYTES)).decode("utf-8", "replace"))
-        notice = read_notice(self.signer, route, token, query, time.time_ns() // 1_000_000)
+        notice = read_notice(self.signer, route, token, query, time.time_ns() // 1_000_000, self.plan.rates)
         self._check_sender(scope, [notice])
         if notice.test:
             self.requests[route, "test"] += 1
@@ -163,7 +163,7 @@ class LedgerServer:
             if i % BULK_AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
-                notice = read_line(self.signer, line, time.time_ns() // 1_000_000)
+                notice = read_line(self.signer, line, time.time_ns() // 1_000_000, self.plan.rates)
                 self._check_sender(scope, [notice])
             except RefusedError as refusal:
                 answer.refused += 1

@@ -77,6 +77,7 @@ def test_meta_has_what_the_ledger_needs(compiled):
         "total_micros": 500_000_000, "daily_micros": ly.NO_LIMIT_MICROS, "timezone": "America/New_York",
         "start_s": catalog.campaigns[0].start_s, "end_s": catalog.campaigns[0].end_s,
         "pacing": "even", "status": "active",
+        "hourly_micros": ly.NO_LIMIT_MICROS, "minute_micros": 0, "tolerance_ppm": 0,
     }  # fmt: skip
     assert meta["campaigns"][0]["total_micros"] == 1_000_100_000
     assert meta["campaigns"][0]["currency"] == "USD"

@@ -160,3 +160,47 @@ def test_a_reader_sees_one_revision_while_a_file_is_applied(engine, put):
         put(edited(("max_bid_cpm: 4.255", "max_bid_cpm: 5")))
         assert reader.exec_driver_sql("select max_bid_micros from line_item where id = 1").scalar() == before
     assert load_catalog(engine).line_items[0].max_bid_micros == 5_000_000
+
+
+def test_money_settings_come_back_in_micros_and_millionths(engine, put):
+    put(
+        edited(
+            ("currency: USD\n    timezone", "currency: USD\n    agency_margin: 0.15\n    prepaid: true\n    timezone"),
+            ("{total: 500}", "{total: 500, hourly: 2.5}\n            spend_per_minute: 1.5"),
+            ("special_category: credit", "special_category: credit\n            tolerance: 0.01"),
+        )
+    )
+    catalog = load_catalog(engine)
+    assert (catalog.advertisers[0].margin_ppm, catalog.advertisers[0].prepaid) == (150_000, True)
+    loans = catalog.line_items[0]
+    assert (loans.hourly_micros, loans.minute_micros, loans.tolerance_ppm) == (2_500_000, 1_500_000, 10_000)
+    assert catalog.line_items[1].hourly_micros == NO_LIMIT_MICROS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{total: 500}", "{total: 500, hourly: 600}", "600 is more than the total of 500"),
+        ("{total: 500}", "{daily: 5, hourly: 6}", "6 is more than the daily of 5"),
+        ("{total: 500}", "{total: 500}\n            tolerance: 0.5", "not a share; write a number from 0 to 0.1"),
+        ("{total: 500}", "{total: 500}\n            spend_per_minute: 0", "not an amount of money above 0"),
+        ("seat: seat-1", "seat: seat-1\n    agency_margin: -1", "not a share"),
+    ],
+)
+def test_wrong_money_settings_are_refused(put, old, new, message):
+    with pytest.raises(CatalogError, match=message):
+        put(edited((old, new)))
+
+
+def test_a_catalog_of_an_earlier_release_gets_the_new_columns(tmp_path, put, engine):
+    put()
+    with engine.begin() as connection:
+        for column in ("minute_micros", "tolerance_ppm", "hourly_micros"):
+            connection.exec_driver_sql(f"ALTER TABLE line_item DROP COLUMN {column}")
+        for column in ("margin_ppm", "prepaid"):
+            connection.exec_driver_sql(f"ALTER TABLE advertiser DROP COLUMN {column}")
+    again = open_catalog(tmp_path / "deep" / "catalog.db")
+    catalog = load_catalog(again)
+    again.dispose()
+    assert (catalog.line_items[0].hourly_micros, catalog.line_items[0].tolerance_ppm) == (NO_LIMIT_MICROS, 0)
+    assert (catalog.advertisers[0].margin_ppm, catalog.advertisers[0].prepaid) == (0, False)
