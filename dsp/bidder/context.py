@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from dsp.audience.consent import SPECIAL
 from dsp.base.kernel import kernel
+from dsp.bidder.deal import currency_index
 from dsp.bidder.gate import GO, Q_AT, Q_BITS, Q_BROWSER, Q_FOUND, Q_NBR, Q_OS, Q_TIER1
-from dsp.bidder.rank import currency_index
 from dsp.model.context import (
     CTX_AT,
     CTX_BROWSER,

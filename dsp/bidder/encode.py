@@ -1,8 +1,8 @@
 """Stage 10, encode: bids to bytes, in the format the request came in.
 
 A creative's whole bid is pre-rendered (the catalog compiler writes it); one kernel seals the batch's tokens and another
-copies templates, ids, prices and tokens into one buffer. Python only fills native ads, which depend on the request's
-assets, and cuts the buffer into responses.
+copies templates, ids, prices and tokens into one buffer. Python fills a native ad when it meets a new kind of slot, and
+cuts the buffer into responses.
 """
 
 from __future__ import annotations
@@ -11,49 +11,26 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.token import TOKEN_TEXT_BYTES, Signer, seal_records
-from dsp.bidder.answer import Answer
+from dsp.bidder.answer import BAD, SHED, Answer
 from dsp.bidder.marks import find_marks
-from dsp.bidder.native import NativeCache
+from dsp.bidder.native import NativeTexts
 from dsp.bidder.plan import Plan
-from dsp.bidder.price import B_CAND
-from dsp.bidder.rank import C_CR, C_IMP
+from dsp.bidder.rank import REASONS
 from dsp.bidder.write import write_responses
-from dsp.catalog.layout import CR_MEDIA
-from dsp.openrtb.columns import (
-    ASSET_WIDTH,
-    FMT_JSON,
-    I_N_ASSETS0,
-    I_N_ASSETSN,
-    I_N_HASH,
-    I_N_VER,
-    I_N_WRAPPED,
-    I_REQ,
-    NATIVE,
-    R_FMT,
-    R_ID_LEN,
-    R_ID_OFF,
-    Batch,
-)
+from dsp.openrtb.columns import Batch
+from dsp.openrtb.decode import error_text
 from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
+SHED_TEXT = b"over the QPS cap of this exchange"
 BID_ROOM = 1024  # what a bid takes beside its template, its native ad and the request's own ids
-
-
-def varint(value: int) -> bytes:
-    """A protobuf varint of a non-negative integer."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append((value & 0x7F) | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+NO_BID_ROOM = 32  # beside the request's id
 
 
 class Encoder:
-    """Turns the bids of a batch into responses; belongs to one snapshot."""
+    """Turns the bids of a batch into answers; belongs to one snapshot."""
 
     def __init__(self, plan: Plan, signer: Signer) -> None:
         self.plan = plan
@@ -67,14 +44,13 @@ class Encoder:
         longest = max(int(self._json.length.max(initial=0)), int(self._pb.length.max(initial=0)))
         self._bid_bytes = longest + BID_ROOM
         self._texts: U8 = np.zeros((MAX_BATCH * MAX_IMPS, TOKEN_TEXT_BYTES), np.uint8)
-        self._native_off: I64 = np.zeros(MAX_BATCH * MAX_IMPS + 1, np.int64)
-        self._no_native: U8 = np.zeros(1, np.uint8)
+        self._kinds: I64 = np.zeros(MAX_BATCH, np.int64)
         self._ends: I64 = np.zeros(MAX_BATCH, np.int64)
         self._price = np.zeros(1, np.float64)
         self._out: U8 = np.zeros(MAX_BATCH * self._bid_bytes, np.uint8)
-        self._native = NativeCache()
+        self._native = NativeTexts(snapshot)
 
-    def responses(
+    def answers(
         self,
         batch: Batch,
         q: I64,
@@ -84,62 +60,41 @@ class Encoder:
         first_bid: I64,
         records: U8,
         first_bid_id: int,
-        answers: list[Answer],
-        kind: int,
-    ) -> None:
-        """Put (kind, response bytes) into ``answers`` for each request with bids.
+        nbr_bodies: bool,
+    ) -> list[Answer]:
+        """The answer of every request of the batch.
 
         ``bids`` and ``first_bid`` as `price.select` left them, ``records`` uint8[n_bids, TOKEN_BYTES] packed token
-        records, whose persons are encrypted on the way.
+        records, whose persons are encrypted on the way. With ``nbr_bodies`` a no-bid is a BidResponse with its reason.
         """
         plan = self.plan
-        seal_records(n_bids, records, *self.signer.keys, self._texts)
-        native = self._fill_native(batch, cand, bids, n_bids)
+        native_bytes = 0
+        if n_bids:
+            seal_records(n_bids, records, *self.signer.keys, self._texts)
+            native_bytes = self._native.fill(batch, cand, bids, n_bids)
         # Every id of the batch's text is written at most once.
-        bound = n_bids * self._bid_bytes + len(native) * TOKEN_TEXT_BYTES + 2 * int(batch.counts[3]) + 4096
+        bound = n_bids * self._bid_bytes + native_bytes + batch.n * NO_BID_ROOM + 2 * int(batch.counts[3]) + 4096
         if len(self._out) < bound:
             self._out = np.zeros(bound, np.uint8)
-        write_responses(
+        native = self._native
+        refused = write_responses(
             batch.n, batch.req, batch.imp, batch.deal, batch.pool, batch.text, q, cand, bids, first_bid,
             plan.li_i, plan.cr_i, plan.ex_i, plan.cur_code, self._seats, self._seat_off,
-            *self._json[:4], *self._pb[:4], native, self._native_off, self._texts, first_bid_id,
-            self._price, self._price.view(np.uint8), self._out, self._ends,
+            *self._json[:4], *self._pb[:4], native.text, native.marks, native.spans, self._texts, first_bid_id,
+            self._price, self._price.view(np.uint8), nbr_bodies, REASONS, self._out, self._kinds, self._ends,
         )  # fmt: skip
-        view = memoryview(self._out)  # type: ignore[arg-type]
+        ends = self._ends[: batch.n].tolist()
+        kinds = self._kinds[: batch.n].tolist()
+        whole = self._out[: ends[-1]].tobytes()
+        answers: list[Answer] = []
         begin = 0
-        for r, end in enumerate(self._ends[: batch.n].tolist()):
-            if end > begin:
-                answers[r] = kind, bytes(view[begin:end])
-                begin = end
-
-    def _fill_native(self, batch: Batch, cand: I64, bids: I64, n_bids: int) -> U8:
-        """The markup of native bids as %-formats, bid b's ending at ``_native_off[b + 1]``; empty for other media."""
-        rows = bids[:n_bids, B_CAND]
-        creatives = cand[rows, C_CR]
-        is_native = self.plan.cr_i[creatives, CR_MEDIA] == NATIVE
-        self._native_off[: n_bids + 1] = 0
-        if not is_native.any():
-            return self._no_native
-        texts: list[bytes] = []
-        for b in np.flatnonzero(is_native).tolist():
-            imp = batch.imp[cand[rows[b], C_IMP]].tolist()
-            start = imp[I_N_ASSETS0]
-            assets = batch.pool[start : start + imp[I_N_ASSETSN] * ASSET_WIDTH]
-            creative = int(creatives[b])
-            plain, escaped, _ = self._native.get(
-                imp[I_N_HASH], creative, assets, imp[I_N_VER], bool(imp[I_N_WRAPPED]),
-                self.plan.snapshot.native(creative),
-            )  # fmt: skip
-            texts.append(escaped if batch.req[imp[I_REQ], R_FMT] == FMT_JSON else plain)
-            self._native_off[b + 1] = len(texts[-1])
-        np.cumsum(self._native_off[: n_bids + 1], out=self._native_off[: n_bids + 1])
-        return np.frombuffer(b"".join(texts), np.uint8)
-
-
-def no_bid(batch: Batch, r: int, nbr: int) -> bytes:
-    """A BidResponse with the request's id and the no-bid reason, in the request's format."""
-    row = batch.req[r]
-    request_id = batch.text[row[R_ID_OFF] : row[R_ID_OFF] + row[R_ID_LEN]].tobytes()
-    if row[R_FMT] == FMT_JSON:
-        return b'{"id":"%b","nbr":%d}' % (request_id, nbr)
-    return b"\x0a" + varint(len(request_id)) + request_id + b"\x30" + varint(nbr)
+        for kind, end in zip(kinds, ends, strict=True):
+            answers.append((kind, whole[begin:end]))
+            begin = end
+        if refused:
+            for r, kind in enumerate(kinds):
+                if kind == BAD:
+                    answers[r] = BAD, error_text(batch, r).encode()
+                elif kind == SHED:
+                    answers[r] = SHED, SHED_TEXT
+        return answers

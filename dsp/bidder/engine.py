@@ -23,18 +23,13 @@ from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.base.token import TOKEN, Signer, load_signer
-from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE, Answer
+from dsp.bidder.answer import TOO_LARGE, Answer
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
-from dsp.bidder.encode import Encoder, no_bid
+from dsp.bidder.encode import Encoder
 from dsp.bidder.gate import (
-    BAD_REQUEST,
-    GO,
-    OVER_QPS,
     Q_BITS,
     Q_FOUND,
-    Q_NBR,
-    Q_REASON,
     TIER1_KEYS,
     TIER1_VALUES,
     forget_refused,
@@ -42,7 +37,7 @@ from dsp.bidder.gate import (
 )
 from dsp.bidder.plan import Plan
 from dsp.bidder.price import B_CAND, price, select
-from dsp.bidder.rank import C_LI, MAX_K, REASONS, rank
+from dsp.bidder.rank import C_LI, MAX_K, rank
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
@@ -55,7 +50,7 @@ from dsp.model.features import SPEC_HASH, build_features
 from dsp.model.registry import ModelError, current_dir
 from dsp.model.score import Scorer
 from dsp.openrtb.columns import R_EXCHANGE, REQUEST_COLUMNS, Batch
-from dsp.openrtb.decode import decode_batch, error_text
+from dsp.openrtb.decode import decode_batch
 from dsp.openrtb.hashing import hash_text
 from dsp.openrtb.limits import MAX_BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES
 
@@ -64,7 +59,6 @@ HALF_HOURS = 336  # of a week
 MIN_LEFT_US = 1000  # with less than this left of tmax an answer would be late
 REFRESH_NS = 50_000_000  # how often the live line items are worked out again
 TOO_LARGE_TEXT = b"body larger than %d bytes" % MAX_BODY_BYTES
-NO_BID_EMPTY: Answer = (NO_BID, b"")
 _FROM_TOKEN = (
     "bid_id", "line_item", "creative", "exchange", "media", "flags", "at", "bid_cpm_micros", "reserve_micros"
 )  # fmt: skip
@@ -266,7 +260,7 @@ class Engine:
         now_s = self.clock() // 1_000_000_000
         slices.refresh(now_ns)
         if now_ns - self._live_at_ns > REFRESH_NS:
-            plan.refresh_live(now_s, slices.available)
+            plan.refresh_live(now_s, slices.available, slices.multiplier)
             self._live_at_ns = now_ns
 
         decode_batch(batch, bodies, formats)
@@ -295,10 +289,10 @@ class Engine:
         n_imps = int(batch.counts[0])
         n_cand = rank(
             n_imps, batch.imp, batch.deal, batch.pool, work.profiles, q, work.matched, work.some,
-            plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.item, plan.ad, plan.cr_i, plan.adv_domains,
-            plan.seat_hash,
-            plan.cur_hash, plan.usd, plan.prior, slices.multiplier, slices.available, self._k, work.random,
-            work.imp_rows, work.top_li, work.top_score, work.cand, work.cand_imp, work.cand_li,
+            plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.item, plan.product, plan.ad, plan.cr_i,
+            plan.adv_domains, plan.seat_hash, plan.cur_hash, plan.usd, plan.weight, slices.available, self._k,
+            work.random, work.imp_rows, work.known_deals, work.either, work.top_li, work.top_score,
+            work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
         t4 = clock_ns()
 
@@ -322,12 +316,10 @@ class Engine:
         )  # fmt: skip
         t7 = clock_ns()
 
-        answers = self._answers(n, nbr_bodies)
         if n_bids and not slices.live(time.monotonic_ns()):
             n_bids = 0  # the lease ended while we thought: what was reserved lapses with it
             work.first_bid[: n + 1] = 0
-        if n_bids:
-            self._encode(n_bids, now_s, answers)
+        answers = self._encode(n_bids, now_s, nbr_bodies)
         t8 = clock_ns()
         if n_bids and self.decisions is not None:
             self._log(n_bids, now_s, p)
@@ -349,38 +341,18 @@ class Engine:
         q[:n, Q_FOUND] = work.found[:n]
         q[:n, Q_BITS] = work.bits[:n]
 
-    def _answers(self, n: int, nbr_bodies: bool) -> list[Answer]:
-        """An answer for every request, as if none had bid."""
-        batch = self.batch
-        q = self.work.q[:n]
-        answers: list[Answer] = []
-        codes = q[:, Q_NBR].tolist()
-        reasons = REASONS[q[:, Q_REASON]].tolist()
-        for r in range(n):
-            code = codes[r]
-            if code == BAD_REQUEST:
-                answers.append((BAD, error_text(batch, r).encode()))
-            elif code == OVER_QPS:
-                answers.append((SHED, b"over the QPS cap of this exchange"))
-            elif nbr_bodies:
-                answers.append((NO_BID, no_bid(batch, r, reasons[r] if code == GO else code)))
-            else:
-                answers.append(NO_BID_EMPTY)
-        return answers
-
-    def _encode(self, n_bids: int, now_s: int, answers: list[Answer]) -> None:
+    def _encode(self, n_bids: int, now_s: int, nbr_bodies: bool) -> list[Answer]:
+        """Stage 10: tokens, then the answers of all requests."""
         work, plan, batch, slices = self.work, self.plan, self.batch, self.slices
         first = (slices.lease & 0xFFFFFF) << 40 | self._next_bid
         self._next_bid = (self._next_bid + n_bids) & 0xFFFFFFFFFF
-        self._first = first
         write_tokens(
             n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, work.profiles, plan.li_i, plan.cr_i, plan.ex_i,
-            plan.cur_code,
-            plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease, slices.epoch,
-            first, now_s, work.records,
+            plan.cur_code, plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease,
+            slices.epoch, first, now_s, work.records,
         )  # fmt: skip
-        self.encoder.responses(
-            batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, answers, BID
+        return self.encoder.answers(
+            batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, nbr_bodies
         )
 
     def _log(self, n_bids: int, now_s: int, p: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:

@@ -89,6 +89,18 @@ IMAGE_ICON = 1
 
 
 @inlined
+def medium_of(shape: int) -> int:
+    """BANNER, VIDEO or NATIVE of an AD_SHAPE."""
+    return (shape >> AD_MEDIA_SHIFT) & 15
+
+
+@inlined
+def duration_of(shape: int) -> int:
+    """Seconds of an AD_SHAPE."""
+    return shape >> AD_DURATION_SHIFT
+
+
+@inlined
 def _listed(pool: I64, start: int, count: int, value: int) -> bool:
     """Whether ``value`` is in the list; an empty list admits everything."""
     if count == 0 or value == 0:
@@ -186,7 +198,7 @@ def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
         return False
     if not _listed(pool, imp[i, I_V_MIMES0], imp[i, I_V_MIMESN], ad[c, AD_MIME]):
         return False
-    duration = shape >> AD_DURATION_SHIFT
+    duration = duration_of(shape)
     if imp[i, I_V_RQDDURSN] > 0:
         return _listed(pool, imp[i, I_V_RQDDURS0], imp[i, I_V_RQDDURSN], duration)
     if duration < imp[i, I_V_MINDUR]:
@@ -203,7 +215,7 @@ def fits(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
     ``ad`` int64[C, AD_WIDTH] is what `pack_ads` made of ``cr`` int64[C, CR_WIDTH]: half a cache line per creative.
     """
     shape = ad[c, AD_SHAPE]
-    medium = (shape >> AD_MEDIA_SHIFT) & 15
+    medium = medium_of(shape)
     if (imp[i, I_MEDIA] & medium) == 0 or (imp[i, I_SECURE] == 1 and (shape & AD_SECURE) == 0):
         return False
     if medium == BANNER:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dsp.base.kernel import kernel
 from dsp.bidder.fit import pack_ads
-from dsp.bidder.rank import pack_items
+from dsp.bidder.rank import IT_PRODUCT, N_PRODUCTS, pack_items
 from dsp.catalog.layout import (
     EX_ID,
     LI_CURRENCY,
@@ -33,6 +33,7 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
 
 MAX_DOMAINS = 8  # of one advertiser, parents included, that a deal's wadomain may name
 
@@ -70,6 +71,7 @@ class Plan:
         self.ex_i: I64 = frozen(snapshot.ex_i)
         self.ad: I64 = frozen(pack_ads(snapshot.cr_i))
         self.item: I32 = frozen(pack_items(snapshot.li_i))
+        self.product: I32 = frozen(np.clip(self.item[:, IT_PRODUCT], 0, N_PRODUCTS - 1))
         self.rows: U64 = frozen(snapshot.rows)
         self.dim_keys: U64 = frozen(snapshot.dim_keys)
         self.dim_rows: I32 = frozen(snapshot.dim_rows)
@@ -87,6 +89,7 @@ class Plan:
         fixed = snapshot.li_i[:, LI_STRATEGY] == 1
         value = np.where(fixed, snapshot.li_i[:, LI_MAX_BID] * 1e-9, snapshot.li_v[:, LIV_PRIOR])
         self.prior: F64 = np.maximum(value * account_usd, 1e-9)
+        self.weight: F32 = self.prior.astype(np.float32)
         self.cur_code = np.frombuffer(snapshot.cur_code.astype("S3").tobytes(), np.uint8).reshape(-1, 3)
         self.fx_bits: I64 = (snapshot.cur_usd[:, None] / snapshot.cur_usd[None, :]).view(np.int64)
         advertisers = snapshot.meta["advertisers"]
@@ -106,8 +109,9 @@ class Plan:
         self.end_s: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_END_S])
         self.paused: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_FLAGS] & LIF_PAUSED)
 
-    def refresh_live(self, now_s: int, available: I64) -> None:
-        """Recompute which line items are in flight, unpaused and have money left."""
+    def refresh_live(self, now_s: int, available: I64, multiplier: F64) -> None:
+        """Recompute which line items are in flight, unpaused and have money left, and what ranking weighs them by."""
+        np.multiply(self.prior, multiplier, out=self.weight, casting="same_kind")
         _live(self.start_s, self.end_s, self.paused, available, now_s, self.live)
 
 

@@ -22,17 +22,16 @@ from dsp.base.money import convert_up, impression_micros, quantize_cpm
 from dsp.bidder.gate import Q_CURRENCY, Q_REASON
 from dsp.bidder.rank import (
     C_AT,
-    C_CR,
     C_FLOOR,
     C_FLOORCUR,
     C_IMP,
     C_LI,
+    C_MEDIA,
     P_BUDGET,
     P_FLOOR,
     P_VALUE,
 )
 from dsp.catalog.layout import (
-    CR_MEDIA,
     LI_CURRENCY,
     LI_MAX_BID,
     LI_STRATEGY,
@@ -128,7 +127,7 @@ def price(
         if floor_usd > worth_usd or floor_usd > cap_usd:
             q[r, Q_REASON] = max(q[r, Q_REASON], P_FLOOR)
             continue
-        curve = win_curve[min(req[r, R_EXCHANGE], win_curve.shape[0] - 1), media_slot(cr_i[row[C_CR], CR_MEDIA])]
+        curve = win_curve[min(req[r, R_EXCHANGE], win_curve.shape[0] - 1), media_slot(row[C_MEDIA])]
         k, c = curve[0], curve[1]
         if row[C_AT] == FIXED_PRICE_DEAL:
             bid_usd = floor_usd if floor_usd > 0 else worth_usd

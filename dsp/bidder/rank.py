@@ -1,8 +1,9 @@
 """Stages 5 and 6, eligibility and pre-rank: the best K line items of each imp that may really bid.
 
 Per imp: which of the request's matched line items have an ad for it, through the open auction or one of its deals;
-of these the K with the best cheap score, each with a creative that fits, its deal and its floor. Cheap scores of all
-come first; creatives, deals and floors are looked up best first until K line items fit, as most never get that far.
+of these the K with the best cheap score, each with a creative that fits, its deal and its floor. All are scored first,
+in loops the compiler makes vector code of; creatives, deals and floors are looked up best first until K line items
+fit, as most never get that far.
 
 The cheap score is the line item's prior value per impression in USD, its pacing multiplier and the person's intent for
 its product, times a random factor in [0.5, 1.5): what is never scored can never be learned.
@@ -15,13 +16,11 @@ import numpy.typing as npt
 
 from dsp.audience.profile import P_INTENT
 from dsp.base.kernel import inlined, kernel
-from dsp.bidder.fit import fits
+from dsp.bidder.deal import currency_index, deal_floor, find_deal, imp_floor, known_deals
+from dsp.bidder.fit import AD_SHAPE, fits, medium_of
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
 from dsp.catalog.index import find_row
 from dsp.catalog.layout import (
-    CR_DURATION_S,
-    CR_MEDIA,
-    DIM_DEAL,
     DIM_MEDIA,
     DIM_SIZE,
     LI_ADVERTISER,
@@ -35,29 +34,14 @@ from dsp.catalog.layout import (
 from dsp.openrtb.columns import (
     BANNER,
     D_AT,
-    D_DURFLOORS0,
-    D_DURFLOORSN,
-    D_FLOOR,
-    D_FLOORCUR,
-    D_ID,
-    D_WADOMAIN0,
-    D_WADOMAINN,
-    D_WSEAT0,
-    D_WSEATN,
-    DURFLOOR_WIDTH,
     I_B_FLEX,
     I_B_SIZES0,
     I_B_SIZESN,
-    I_DEAL0,
     I_DEALN,
-    I_FLOOR,
     I_FLOORCUR,
     I_MEDIA,
     I_PRIVATE_AUCTION,
     I_REQ,
-    I_V_DURFLOORS0,
-    I_V_DURFLOORSN,
-    I_V_MINCPMPERSEC,
     NATIVE,
     VIDEO,
 )
@@ -72,17 +56,19 @@ from dsp.openrtb.hashing import mix64
     C_FLOOR,  # CPM micros in C_FLOORCUR
     C_FLOORCUR,  # currency index
     C_AT,  # 1 first price, 2 second price, 3 the floor is the price
-) = range(7)
-C_WIDTH = 7
+    C_MEDIA,  # BANNER, VIDEO or NATIVE
+) = range(8)
+C_WIDTH = 8
 
 # --- packed line items: int32[L, IT_WIDTH], half a cache line of what ranking reads of li_i -----------------------
 (IT_CREATIVE0, IT_CREATIVES, IT_FLAGS, IT_SEAT, IT_ADVERTISER, IT_PRODUCT) = range(6)
 IT_WIDTH = 8
 
 MAX_K = 32
-TOP = 32  # line items tried per round, best cheap score first
-ROUNDS = 8  # then the imp makes do with what it has
-UNIT = 1.0 / 9007199254740992.0  # 2^-53
+MAX_TRIES = 256  # line items tried per imp, best cheap score first; then it makes do with what it has
+N_PRODUCTS = 5
+UNIT = np.float32(1.0 / 16777216.0)  # 2^-24
+LOW32 = 0xFFFFFFFF
 
 # How far the best line item came: the index of the check that stopped it, and the no-bid reason that says so.
 REASONS = np.array([500, 506, 501, 509, 503, 502, 507], np.int64)
@@ -93,6 +79,7 @@ I32 = npt.NDArray[np.int32]
 U64 = npt.NDArray[np.uint64]
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
 
 
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
@@ -112,6 +99,15 @@ def next_random(state: U64) -> np.uint64:
 def lowest_bit(word: np.uint64) -> int:
     """Index of the lowest set bit of a non-zero word, by a de Bruijn sequence: no branch to mispredict."""
     return int(_BIT_OF[((word & (~word + np.uint64(1))) * _DE_BRUIJN) >> np.uint64(58)])
+
+
+@inlined
+def noise_factor(seed: np.uint32, li: np.uint32) -> np.float32:
+    """A number in [0.5, 1.5) by a hash of both; 32-bit steps, eight of which fit a vector register."""
+    x = np.uint32((li ^ seed) * np.uint32(0x9E3779B1))
+    x = np.uint32((x ^ (x >> np.uint32(15))) * np.uint32(0x85EBCA6B))
+    x = np.uint32((x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.float32(0.5) + np.float32(np.int32(x >> np.uint32(8))) * UNIT
 
 
 @kernel
@@ -146,88 +142,50 @@ def imp_rows(imp: I64, i: int, pool: I64, keys: U64, key_rows: I32, any_row: I32
     return count
 
 
-@kernel
-def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
-    """The floor of the duration band that holds ``duration_s`` (OpenRTB 2.6 durfloors), -1 if none does."""
-    for k in range(count):
-        at = start + k * DURFLOOR_WIDTH
-        if (pool[at] < 0 or duration_s >= pool[at]) and (pool[at + 1] < 0 or duration_s <= pool[at + 1]):
-            return pool[at + 2]
-    return -1
+@inlined
+def list_bits(matched: U64, rows: U64, of_imp: I32, n_rows: int, fit: U64, out: I32) -> int:
+    """List the line items of bitmap ``matched`` uint64[W] that are in any of the imp's rows; returns how many."""
+    zero, one = np.uint64(0), np.uint64(1)
+    words = matched.shape[0]
+    if n_rows == 1:
+        row = rows[of_imp[0]]
+        for w in range(words):
+            fit[w] = row[w] & matched[w]
+    else:
+        for w in range(words):
+            fit[w] = zero
+        for k in range(n_rows):
+            row = rows[of_imp[k]]
+            for w in range(words):
+                fit[w] |= row[w]
+        for w in range(words):
+            fit[w] &= matched[w]
+    n = 0
+    for w in range(words):
+        word = fit[w]
+        while word != zero:
+            out[n] = (w << 6) + lowest_bit(word)
+            n += 1
+            word &= word - one
+    return n
 
 
 @inlined
-def imp_floor(imp: I64, i: int, pool: I64, cr_i: I64, c: int) -> int:
-    """The open auction's floor for this creative: durations, then mincpmpersec, then imp.bidfloor (CPM micros)."""
-    if cr_i[c, CR_MEDIA] == VIDEO:
-        floor = duration_floor(pool, imp[i, I_V_DURFLOORS0], imp[i, I_V_DURFLOORSN], cr_i[c, CR_DURATION_S])
-        if floor >= 0:
-            return floor
-        if imp[i, I_V_MINCPMPERSEC] > 0:
-            return imp[i, I_V_MINCPMPERSEC] * cr_i[c, CR_DURATION_S]
-    return imp[i, I_FLOOR]
-
-
-@kernel
-def deal_floor(deals: I64, d: int, imp: I64, i: int, pool: I64, cr_i: I64, c: int, usd: int) -> tuple[int, int]:
-    """(floor, hash of its currency) of a bid through a deal; the deal's own currency is USD unless named."""
-    if cr_i[c, CR_MEDIA] == VIDEO:
-        floor = duration_floor(pool, deals[d, D_DURFLOORS0], deals[d, D_DURFLOORSN], cr_i[c, CR_DURATION_S])
-        if floor >= 0:
-            return floor, (deals[d, D_FLOORCUR] if deals[d, D_FLOORCUR] != 0 else usd)
-    if deals[d, D_FLOOR] > 0:
-        return deals[d, D_FLOOR], (deals[d, D_FLOORCUR] if deals[d, D_FLOORCUR] != 0 else usd)
-    return imp_floor(imp, i, pool, cr_i, c), (imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd)
+def score_all(n: int, li: I32, weight: F32, product: I32, intent: F32, seed: np.uint32, score: F32) -> None:
+    """The cheap scores of line items ``li[:n]``: weight, intent for the product, and noise."""
+    for k in range(n):
+        at = li[k]
+        score[k] = weight[at] * intent[product[at]] * noise_factor(seed, np.uint32(at))
 
 
 @inlined
-def currency_index(cur_hash: I64, h: int) -> int:
-    """Index of a currency in the rates table, -1 if there is no rate."""
-    for m in range(cur_hash.shape[0]):
-        if cur_hash[m] == h:
-            return m
-    return -1
-
-
-@kernel
-def deal_admits(deals: I64, d: int, pool: I64, seat: int, domains: I64, a: int) -> bool:
-    """Whether a deal's wseat and wadomain lists admit this seat and advertiser (0-padded domain hashes)."""
-    if deals[d, D_WSEATN] > 0:
-        found = False
-        for k in range(deals[d, D_WSEAT0], deals[d, D_WSEAT0] + deals[d, D_WSEATN]):
-            found = found or pool[k] == seat
-        if not found:
-            return False
-    if deals[d, D_WADOMAINN] > 0:
-        for k in range(deals[d, D_WADOMAIN0], deals[d, D_WADOMAIN0] + deals[d, D_WADOMAINN]):
-            for m in range(domains.shape[1]):
-                if domains[a, m] != 0 and domains[a, m] == pool[k]:
-                    return True
-        return False
-    return True
-
-
-@kernel
-def find_deal(
-    imp: I64,
-    i: int,
-    deals: I64,
-    pool: I64,
-    li: int,
-    seat: int,
-    domains: I64,
-    a: int,
-    rows: U64,
-    keys: U64,
-    key_rows: I32,
-) -> int:
-    """The first deal of the imp that line item ``li`` may use: its row, -1 if none."""
-    word, bit = li >> 6, np.uint64(1) << np.uint64(li & 63)
-    for d in range(imp[i, I_DEAL0], imp[i, I_DEAL0] + imp[i, I_DEALN]):
-        row = find_row(keys, key_rows, DIM_DEAL, deals[d, D_ID])
-        if row >= 0 and (rows[row, word] & bit) != np.uint64(0) and deal_admits(deals, d, pool, seat, domains, a):
-            return d
-    return -1
+def best_below(n: int, key: I64, bound: int) -> int:
+    """The largest of ``key[:n]`` below ``bound``, -1 if there is none."""
+    best = np.int64(-1)
+    for k in range(n):
+        value = key[k]
+        best = max(best, value if value < bound else np.int64(-1))
+    return best
 
 
 @inlined
@@ -244,75 +202,6 @@ def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, c
 
 
 @inlined
-def collect_top(
-    i: int,
-    r: int,
-    profiles: U8,
-    q: I64,
-    matched: U64,
-    rows: U64,
-    scratch_rows: I32,
-    n_rows: int,
-    item: I32,
-    prior: F64,
-    multiplier: F64,
-    available: I64,
-    seed: np.uint64,
-    bound: float,
-    top_li: I64,
-    top_score: F64,
-) -> int:
-    """The line items of imp ``i`` with the highest cheap scores below ``bound``, unordered; returns how many (<= TOP).
-
-    Scores are a pure function of (seed, line item, request), so a second call with the lowest score as ``bound`` goes
-    on where the first one stopped.
-    """
-    zero, one = np.uint64(0), np.uint64(1)
-    known = q[r, Q_FOUND] != 0
-    n = 0
-    lowest = 0
-    progress = q[r, Q_REASON]
-    for w in range(matched.shape[1]):
-        word = matched[r, w]
-        if word == zero:
-            continue
-        progress = max(progress, P_FORMAT)
-        fit = zero
-        for k in range(n_rows):
-            fit |= rows[scratch_rows[k], w]
-        word &= fit
-        while word != zero:
-            li = (w << 6) + lowest_bit(word)
-            word &= word - one
-            if available[li] <= 0:
-                progress = max(progress, P_BUDGET)
-                continue
-            noise = np.float64(mix64(seed + np.uint64(li)) >> np.uint64(11)) * UNIT
-            score = prior[li] * multiplier[li] * (0.5 + noise)
-            if known:
-                intent = profiles[r, P_INTENT + item[li, IT_PRODUCT]]
-                if intent != 255:
-                    score *= 0.25 + intent * (2.0 / 254.0)
-            if score >= bound:
-                continue
-            if n < TOP:
-                top_li[n], top_score[n] = li, score
-                n += 1
-                if n < TOP:
-                    continue
-            elif score <= top_score[lowest]:
-                continue
-            else:
-                top_li[lowest], top_score[lowest] = li, score
-            lowest = 0
-            for k in range(1, TOP):
-                if top_score[k] < top_score[lowest]:
-                    lowest = k
-    q[r, Q_REASON] = progress
-    return n
-
-
-@inlined
 def try_line_item(
     i: int,
     r: int,
@@ -322,8 +211,8 @@ def try_line_item(
     pool: I64,
     q: I64,
     rows: U64,
-    keys: U64,
-    key_rows: I32,
+    known: I32,
+    n_known: int,
     item: I32,
     ad: I64,
     cr_i: I64,
@@ -331,38 +220,44 @@ def try_line_item(
     seat_hash: I64,
     cur_hash: I64,
     usd: int,
+    available: I64,
     state: U64,
     out: I64,
     n_out: int,
 ) -> int:
     """Write line item ``li`` as candidate row ``n_out`` if it may really bid on imp ``i``; P_VALUE or why not."""
+    if available[li] <= 0:
+        return P_BUDGET
     deal = -1
-    if imp[i, I_DEALN] > 0:
+    if n_known > 0:
         seat, advertiser = seat_hash[item[li, IT_SEAT]], item[li, IT_ADVERTISER]
-        deal = find_deal(imp, i, deals, pool, li, seat, adv_domains, advertiser, rows, keys, key_rows)
+        deal = find_deal(known, n_known, deals, pool, li, seat, adv_domains, advertiser, rows)
     if deal < 0 and (imp[i, I_PRIVATE_AUCTION] == 1 or (item[li, IT_FLAGS] & LIF_DEAL_ONLY) != 0):
         return P_DEAL
     creative = pick_creative(imp, i, pool, ad, cr_i, item[li, IT_CREATIVE0], item[li, IT_CREATIVES], state)
     if creative < 0:
         return P_FORMAT
     at = q[r, Q_AT]
+    shape = ad[creative, AD_SHAPE]
     if deal >= 0:
-        floor, cur = deal_floor(deals, deal, imp, i, pool, cr_i, creative, usd)
+        floor, cur = deal_floor(deals, deal, imp, i, pool, shape, usd)
         if deals[deal, D_AT] > 0:
             at = deals[deal, D_AT]
     else:
-        floor = imp_floor(imp, i, pool, cr_i, creative)
+        floor = imp_floor(imp, i, pool, shape)
         cur = imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd
     floorcur = currency_index(cur_hash, cur)
     if floorcur < 0:
         return P_CURRENCY
-    out[n_out, C_IMP] = i
-    out[n_out, C_LI] = li
-    out[n_out, C_CR] = creative
-    out[n_out, C_DEAL] = deal
-    out[n_out, C_FLOOR] = floor
-    out[n_out, C_FLOORCUR] = floorcur
-    out[n_out, C_AT] = at
+    row = out[n_out]
+    row[C_IMP] = i
+    row[C_LI] = li
+    row[C_CR] = creative
+    row[C_DEAL] = deal
+    row[C_FLOOR] = floor
+    row[C_FLOORCUR] = floorcur
+    row[C_AT] = at
+    row[C_MEDIA] = medium_of(shape)
     return P_VALUE
 
 
@@ -381,27 +276,35 @@ def rank(
     key_rows: I32,
     any_row: I32,
     item: I32,
+    product: I32,
     ad: I64,
     cr_i: I64,
     adv_domains: I64,
     seat_hash: I64,
     cur_hash: I64,
     usd: int,
-    prior: F64,
-    multiplier: F64,
+    weight: F32,
     available: I64,
     k_max: int,
     state: U64,
     scratch_rows: I32,
-    top_li: I64,
-    top_score: F64,
+    known: I32,
+    fit: U64,
+    top_li: I32,
+    score: F32,
+    score_bits: I32,
+    key: I64,
+    intent: F32,
     out: I64,
     cand_imp: I32,
     cand_li: I32,
 ) -> int:
     """Candidates of every imp of the batch: rows of ``out`` int64[n, C_WIDTH], in imp order; returns their number.
 
-    ``cand_imp`` and ``cand_li`` int32[n] repeat two of their columns for the feature kernel.
+    ``weight`` float32[L] is a line item's prior value times its multiplier; ``cand_imp`` and ``cand_li`` int32[n]
+    repeat two columns of ``out`` for the feature kernel. Scratch: ``scratch_rows``, ``known`` int32[m, 2], ``fit``
+    uint64[W], ``top_li``, ``score`` and ``key`` [L], ``score_bits`` (``score`` seen as int32: positive floats order
+    as their bits do), ``intent`` float32[N_PRODUCTS].
     """
     n = 0
     limit = out.shape[0] - k_max
@@ -409,37 +312,36 @@ def rank(
         r = imp[i, I_REQ]
         if q[r, Q_NBR] != GO or some[r] == 0 or n > limit:
             continue
+        reason = max(q[r, Q_REASON], P_FORMAT)
         n_rows = imp_rows(imp, i, pool, keys, key_rows, any_row, scratch_rows)
-        seed = next_random(state)
-        bound = np.inf
+        listed = list_bits(matched[r], rows, scratch_rows, n_rows, fit, top_li)
+        for p in range(N_PRODUCTS):
+            level = profiles[r, P_INTENT + p] if q[r, Q_FOUND] != 0 else np.uint8(255)
+            intent[p] = np.float32(1.0) if level == 255 else np.float32(0.25 + level * (2.0 / 254.0))
+        seed = np.uint32(next_random(state) & np.uint64(LOW32))
+        score_all(listed, top_li, weight, product, intent, seed, score)
+        for k in range(listed):  # unique keys that order as the scores do
+            key[k] = (np.int64(score_bits[k]) << 32) | np.int64(top_li[k])
+        n_known = known_deals(imp, i, deals, keys, key_rows, known) if imp[i, I_DEALN] > 0 else 0
+        bound = np.int64(0x7FFFFFFFFFFFFFFF)
         kept = 0
-        for _ in range(ROUNDS):
-            collected = collect_top(
-                i, r, profiles, q, matched, rows, scratch_rows, n_rows, item, prior, multiplier, available, seed,
-                bound, top_li, top_score,
+        for _ in range(min(listed, MAX_TRIES)):
+            bound = best_below(listed, key, bound)
+            li = bound & LOW32
+            came = try_line_item(
+                i, r, li, imp, deals, pool, q, rows, known, n_known, item, ad, cr_i, adv_domains, seat_hash,
+                cur_hash, usd, available, state, out, n,
             )  # fmt: skip
-            for left in range(collected, 0, -1):
-                best = 0
-                for k in range(1, left):
-                    if top_score[k] > top_score[best]:
-                        best = k
-                li, bound = top_li[best], top_score[best]
-                top_li[best], top_score[best] = top_li[left - 1], top_score[left - 1]
-                came = try_line_item(
-                    i, r, li, imp, deals, pool, q, rows, keys, key_rows, item, ad, cr_i, adv_domains, seat_hash,
-                    cur_hash, usd, state, out, n,
-                )  # fmt: skip
-                if came == P_VALUE:
-                    cand_imp[n] = i
-                    cand_li[n] = li
-                    n += 1
-                    kept += 1
-                    if kept == k_max:
-                        break
-                else:
-                    q[r, Q_REASON] = max(q[r, Q_REASON], came)
-            if kept == k_max or collected < TOP:
-                break
+            if came == P_VALUE:
+                cand_imp[n] = i
+                cand_li[n] = li
+                n += 1
+                kept += 1
+                if kept == k_max:
+                    break
+            else:
+                reason = max(reason, came)
+        q[r, Q_REASON] = reason
     return n
 
 

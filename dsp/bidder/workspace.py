@@ -9,10 +9,10 @@ from dsp.audience.store import KEY_BYTES, MAX_KEYS
 from dsp.base.token import TOKEN_BYTES
 from dsp.bidder.gate import Q_WIDTH
 from dsp.bidder.price import B_WIDTH
-from dsp.bidder.rank import C_WIDTH, TOP
+from dsp.bidder.rank import C_WIDTH, N_PRODUCTS
 from dsp.bidder.target import MAX_VALUES
 from dsp.model.context import CTX_WIDTH
-from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
+from dsp.openrtb.limits import MAX_BATCH, MAX_DEALS_PER_IMP, MAX_IMPS
 
 MAX_IMP_ROWS = MAX_BATCH * MAX_IMPS
 MAX_EXCHANGES = 1024
@@ -50,8 +50,12 @@ class Workspace:
         self.ends = np.zeros(64, np.int64)
         self.absent = np.zeros(64, np.int64)
         self.imp_rows = np.zeros(256, np.int32)
-        self.top_li = np.zeros(TOP, np.int64)
-        self.top_score = np.zeros(TOP, np.float64)
+        self.known_deals = np.zeros((MAX_DEALS_PER_IMP, 2), np.int32)
+        self.top_li = np.zeros(words * 64, np.int32)  # line items of one imp
+        self.top_score = np.zeros(words * 64, np.float32)
+        self.top_score_bits = self.top_score.view(np.int32)
+        self.top_key = np.zeros(words * 64, np.int64)
+        self.intent = np.zeros(N_PRODUCTS, np.float32)
         self.random = np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0xFFFFFFFFFFFFFFFF], np.uint64)
         self.tokens = np.full(MAX_EXCHANGES, 1.0, np.float64)  # QPS buckets by exchange index
         self.tokens_ns = np.zeros(MAX_EXCHANGES, np.int64)

@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.kernel import inlined, kernel
-from dsp.bidder.gate import Q_CURRENCY
+from dsp.bidder.answer import BAD, BID, NO_BID, SHED
+from dsp.bidder.gate import BAD_REQUEST, GO, OVER_QPS, Q_CURRENCY, Q_NBR, Q_REASON
 from dsp.bidder.marks import PERCENT
+from dsp.bidder.native import S_END, S_FIRST, S_LAST, S_START
 from dsp.bidder.price import B_CAND, B_PRICE
 from dsp.bidder.rank import C_CR, C_DEAL, C_IMP, C_LI
 from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, LI_SEAT
@@ -46,11 +48,12 @@ _OPEN, _SEATBID, _SEAT, _BID = _text(b'{"id":"'), _text(b'","seatbid":['), _text
 _CLOSE_SEAT, _CUR, _END = _text(b"]}"), _text(b'],"cur":"'), _text(b'"}')
 _W, _H, _DUR, _EXP = _text(b',"w":'), _text(b',"h":'), _text(b',"dur":'), _text(b',"exp":')
 _DEAL, _ADM, _QUOTE = _text(b',"dealid":"'), _text(b',"adm":"'), 34
+_NBR, _BRACE = _text(b'","nbr":'), 125
 _HEX = _text(b"0123456789abcdef")
 # Keys of protobuf fields: number << 3 | wire type.
 _PB_BID_ID, _PB_IMPID, _PB_PRICE, _PB_ADM, _PB_DEAL = 1 << 3 | 2, 2 << 3 | 2, 3 << 3 | 1, 6 << 3 | 2, 13 << 3 | 2
 _PB_W, _PB_H, _PB_EXP = 16 << 3, 17 << 3, 21 << 3
-_PB_RESPONSE_ID, _PB_SEATBID, _PB_CUR = 1 << 3 | 2, 2 << 3 | 2, 4 << 3 | 2
+_PB_RESPONSE_ID, _PB_SEATBID, _PB_CUR, _PB_NBR = 1 << 3 | 2, 2 << 3 | 2, 4 << 3 | 2, 6 << 3
 _PB_SEAT_BID, _PB_SEAT = 1 << 3 | 2, 2 << 3 | 2
 _ROOM = 4  # for a message's length: up to 256 MB
 
@@ -110,30 +113,31 @@ def _close(out: U8, begin: int, end: int) -> int:
     return _copy(out, _varint(out, begin, end - start), out, start, end)
 
 
-@kernel
-def _slots(out: U8, o: int, source: U8, start: int, end: int, texts: U8, b: int) -> int:
-    """Copy a short %-format whose slots are all tokens (a native ad's markup)."""
+@inlined
+def _fill(out: U8, o: int, source: U8, start: int, end: int, marks: I64, first: int, last: int, token: U8) -> int:
+    """Copy a %-format whose slots, ``marks[first:last]``, are all the token."""
     p = start
-    while p < end:
-        c = source[p]
-        if c != PERCENT:
-            out[o] = c
-            o += 1
-            p += 1
-        elif source[p + 1] == PERCENT:
+    for m in range(first, last):
+        at = marks[m] if marks[m] >= 0 else ~marks[m]
+        o = _copy(out, o, source, p, at)
+        p = at + 2
+        if marks[m] < 0:
             out[o] = PERCENT
             o += 1
-            p += 2
         else:
-            o = _all(out, o, texts[b])
-            p += 2
-    return o
+            o = _all(out, o, token)
+    return _copy(out, o, source, p, end)
+
+
+@inlined
+def _native(out: U8, o: int, native: U8, marks: I64, span: I64, token: U8) -> int:
+    return _fill(out, o, native, span[S_START], span[S_END], marks, span[S_FIRST], span[S_LAST], token)
 
 
 @kernel
 def _extra_json(
     out: U8, o: int, b: int, c: int, imp: I64, i: int, deal: int, deals: I64, exp_s: int, cr_i: I64, pool: I64,
-    text: U8, native: U8, native_off: I64, texts: U8,
+    text: U8, native: U8, native_at: I64, span: I64, texts: U8,
 ) -> int:  # fmt: skip
     """The members of a JSON bid that are not in its template."""
     if cr_i[c, CR_MEDIA] == BANNER:
@@ -152,8 +156,8 @@ def _extra_json(
         o = _copy(out, _all(out, o, _DEAL), text, off, off + deals[deal, D_ID_LEN])
         out[o] = _QUOTE
         o += 1
-    if native_off[b + 1] > native_off[b]:
-        o = _slots(out, _all(out, o, _ADM), native, native_off[b], native_off[b + 1], texts, b)
+    if span[S_END] > span[S_START]:
+        o = _native(out, _all(out, o, _ADM), native, native_at, span, texts[b])
         out[o] = _QUOTE
         o += 1
     return o
@@ -162,7 +166,7 @@ def _extra_json(
 @kernel
 def _bid_json(
     out: U8, o: int, b: int, bids: I64, cand: I64, imp: I64, deals: I64, exp_s: int, cr_i: I64, pool: I64, text: U8,
-    template: U8, offset: I64, marks: I64, first: I64, native: U8, native_off: I64, texts: U8, bid_id: int,
+    template: U8, offset: I64, marks: I64, first: I64, native: U8, native_at: I64, span: I64, texts: U8, bid_id: int,
 ) -> int:  # fmt: skip
     a = bids[b, B_CAND]
     c, i = cand[a, C_CR], cand[a, C_IMP]
@@ -190,8 +194,9 @@ def _bid_json(
             o += 4
         elif slot == 3:
             o = _extra_json(
-                out, o, b, c, imp, i, cand[a, C_DEAL], deals, exp_s, cr_i, pool, text, native, native_off, texts
-            )
+                out, o, b, c, imp, i, cand[a, C_DEAL], deals, exp_s, cr_i, pool, text, native, native_at, span,
+                texts,
+            )  # fmt: skip
         else:
             o = _all(out, o, texts[b])
         slot += 1
@@ -201,7 +206,7 @@ def _bid_json(
 @kernel
 def _bid_pb(
     out: U8, o: int, b: int, bids: I64, cand: I64, imp: I64, deals: I64, exp_s: int, cr_i: I64, pool: I64, text: U8,
-    template: U8, offset: I64, marks: I64, first: I64, native: U8, native_off: I64, texts: U8, bid_id: int,
+    template: U8, offset: I64, marks: I64, first: I64, native: U8, native_at: I64, span: I64, texts: U8, bid_id: int,
     price: F64, price_bytes: U8,
 ) -> int:  # fmt: skip
     """One Bid message, without its own key and length; ``price_bytes`` uint8[8] is a view of ``price`` float64[1]."""
@@ -215,17 +220,7 @@ def _bid_pb(
     out[o] = _PB_PRICE
     price[0] = bids[b, B_PRICE] / 1e6
     o = _all(out, o + 1, price_bytes)
-    p = offset[c]
-    for m in range(first[c], first[c + 1]):
-        at = marks[m] if marks[m] >= 0 else ~marks[m]
-        o = _copy(out, o, template, p, at)
-        p = at + 2
-        if marks[m] < 0:
-            out[o] = PERCENT
-            o += 1
-        else:
-            o = _all(out, o, texts[b])
-    o = _copy(out, o, template, p, offset[c + 1])
+    o = _fill(out, o, template, offset[c], offset[c + 1], marks, first[c], first[c + 1], texts[b])
     if cr_i[c, CR_MEDIA] == BANNER:
         w, h = cr_i[c, CR_W], cr_i[c, CR_H]
         if w == 0 and imp[i, I_B_SIZESN] > 0:
@@ -239,11 +234,25 @@ def _bid_pb(
         out[o] = _PB_DEAL
         o = _varint(out, o + 1, deals[deal, D_ID_LEN])
         o = _copy(out, o, text, deals[deal, D_ID_OFF], deals[deal, D_ID_OFF] + deals[deal, D_ID_LEN])
-    if native_off[b + 1] > native_off[b]:
+    if span[S_END] > span[S_START]:
         out[o] = _PB_ADM
-        end = _slots(out, o + 1 + _ROOM, native, native_off[b], native_off[b + 1], texts, b)
+        end = _native(out, o + 1 + _ROOM, native, native_at, span, texts[b])
         o = _close(out, o + 1, end)
     return o
+
+
+@kernel
+def _no_bid(out: U8, o: int, as_json: bool, text: U8, id_off: int, id_len: int, nbr: int) -> int:
+    """A BidResponse with the request's id and the no-bid reason."""
+    if as_json:
+        o = _copy(out, _all(out, o, _OPEN), text, id_off, id_off + id_len)
+        o = _decimal(out, _all(out, o, _NBR), nbr)
+        out[o] = _BRACE
+        return o + 1
+    out[o] = _PB_RESPONSE_ID
+    o = _copy(out, _varint(out, o + 1, id_len), text, id_off, id_off + id_len)
+    out[o] = _PB_NBR
+    return _varint(out, o + 1, nbr)
 
 
 @kernel
@@ -252,19 +261,31 @@ def write_responses(
     li_i: I64, cr_i: I64, ex_i: I64, cur_code: U8, seats: U8, seat_off: I64,
     json_text: U8, json_off: I64, json_at: I64, json_first: I64,
     pb_text: U8, pb_off: I64, pb_at: I64, pb_first: I64,
-    native: U8, native_off: I64, texts: U8, first_bid_id: int, price: F64, price_bytes: U8, out: U8, ends: I64,
-) -> None:  # fmt: skip
-    """Write the response of every request with bids to ``out``; request r's ends at ``ends[r]`` and begins where the
-    one before it ends. A request without bids has an empty one.
+    native: U8, native_at: I64, spans: I64, texts: U8, first_bid_id: int, price: F64, price_bytes: U8,
+    nbr_bodies: bool, reasons: I64, out: U8, kinds: I64, ends: I64,
+) -> int:  # fmt: skip
+    """Write every response to ``out``; request r's ends at ``ends[r]`` and begins where the one before it ends.
 
-    Bids of one seat stand together, seats in the order of their first bid.
+    ``kinds[r]`` becomes BID, NO_BID, BAD or SHED. A request without bids has an empty response, or with ``nbr_bodies``
+    one that says why it is a no-bid. Bids of one seat stand together, seats in the order of their first bid. Returns
+    how many requests are BAD or SHED.
     """
-    o = 0
+    o = refused = 0
     for r in range(n):
         begin, end = first_bid[r], first_bid[r + 1]
         if begin == end:
+            code = q[r, Q_NBR]
+            if code in (BAD_REQUEST, OVER_QPS):
+                kinds[r] = BAD if code == BAD_REQUEST else SHED
+                refused += 1
+            else:
+                kinds[r] = NO_BID
+                if nbr_bodies:
+                    nbr = reasons[q[r, Q_REASON]] if code == GO else code
+                    o = _no_bid(out, o, req[r, R_FMT] == FMT_JSON, text, req[r, R_ID_OFF], req[r, R_ID_LEN], nbr)
             ends[r] = o
             continue
+        kinds[r] = BID
         as_json = req[r, R_FMT] == FMT_JSON
         exp_s = ex_i[req[r, R_EXCHANGE], EX_EXP_S]
         id_off, id_len = req[r, R_ID_OFF], req[r, R_ID_LEN]
@@ -300,13 +321,14 @@ def write_responses(
                         o += 1
                     o = _bid_json(
                         out, o, other, bids, cand, imp, deals, exp_s, cr_i, pool, text, json_text, json_off, json_at,
-                        json_first, native, native_off, texts, first_bid_id + other,
+                        json_first, native, native_at, spans[other], texts, first_bid_id + other,
                     )  # fmt: skip
                 else:
                     out[o] = _PB_SEAT_BID
                     stop = _bid_pb(
                         out, o + 1 + _ROOM, other, bids, cand, imp, deals, exp_s, cr_i, pool, text, pb_text, pb_off,
-                        pb_at, pb_first, native, native_off, texts, first_bid_id + other, price, price_bytes,
+                        pb_at, pb_first, native, native_at, spans[other], texts, first_bid_id + other, price,
+                        price_bytes,
                     )  # fmt: skip
                     o = _close(out, o + 1, stop)
             if as_json:
@@ -328,3 +350,4 @@ def write_responses(
         if as_json:
             o = _all(out, o, _END)
         ends[r] = o
+    return refused
