@@ -300,7 +300,7 @@ class Engine:
         fill_context(
             n_imps, batch.imp, batch.req, batch.pool, q, now_s, plan.cur_hash, plan.cur_usd, plan.usd, work.ctx
         )
-        build_features(scorer.rows, n_cand, work.cand_imp, work.cand_li, work.ctx, work.profiles, plan.li_i, plan.li_v)
+        build_features(scorer.rows, n_cand, work.cand_imp, work.cand_li, work.ctx, work.profiles, plan.lines)
         t5 = clock_ns()
         p = scorer.run(n_cand)
         t6 = clock_ns()

@@ -26,6 +26,7 @@ from dsp.catalog.layout import (
     LIV_PRIOR,
 )
 from dsp.catalog.snapshot import Snapshot
+from dsp.model.features import line_features
 from dsp.openrtb.hashing import hash_text
 
 I32 = npt.NDArray[np.int32]
@@ -67,6 +68,7 @@ class Plan:
         self.version = snapshot.version
         self.li_i: I64 = frozen(snapshot.li_i)
         self.li_v: F64 = frozen(snapshot.li_v)
+        self.lines: F32 = frozen(line_features(self.li_i, self.li_v))
         self.cr_i: I64 = frozen(snapshot.cr_i)
         self.ex_i: I64 = frozen(snapshot.ex_i)
         self.ad: I64 = frozen(pack_ads(snapshot.cr_i))

@@ -99,6 +99,9 @@ SPEC_HASH = hashlib.sha256(f"dsp-features-{SPEC_VERSION}:{','.join(FEATURES)}".e
 
 assert F == 80
 assert F % 16 == 0
+PRODUCTS = 5
+LINE_PRODUCT = X_INTENT_LOAN - X_LOAN  # columns [X_LOAN, X_INTENT_LOAN) depend on the line item alone
+LINE_WIDTH = 16
 
 _HOUR_SIN = np.sin(2 * np.pi * np.arange(24) / 24).astype(np.float32)
 _HOUR_COS = np.cos(2 * np.pi * np.arange(24) / 24).astype(np.float32)
@@ -249,16 +252,37 @@ def _candidate_person_features(row: F32, p: U8, product: int, masked: bool) -> N
 
 
 @nb.njit(cache=True, nogil=True)
-def _candidate_features(row: F32, product: int, credit: bool, li: I64, v: F64) -> None:
-    row[X_LOAN + product] = np.float32(1.0)
-    row[X_LOG_MARGIN] = _log(v[LIV_MARGIN], 10.0)
-    row[X_LOG_EAD] = _log(v[LIV_EAD], 12.0)
-    row[X_LGD] = np.float32(min(v[LIV_LGD], 1.0)) if v[LIV_LGD] > 0.0 else np.float32(0.0)
-    row[X_LOG_PAYOUT] = _log(v[LIV_PAYOUT_APPLY] + v[LIV_PAYOUT_APPROVE] + v[LIV_PAYOUT_FUND], 8.0)
-    row[X_CREDIT] = _flag(credit)
-    spread = li[LI_ID] * 0x9E3779B97F4A7C1  # ids are small and dense: spread them before taking bits
-    row[X_LINE_SIGN_0] = _sign(spread, 37)
-    row[X_LINE_SIGN_1] = _sign(spread, 47)
+def _fill_lines(li_i: I64, li_v: F64, out: F32) -> None:
+    for i in range(li_i.shape[0]):
+        row, v = out[i], li_v[i]
+        product = min(max(li_i[i, LI_PRODUCT], 0), PRODUCTS - 1)
+        row[product] = np.float32(1.0)
+        row[X_LOG_MARGIN - X_LOAN] = _log(v[LIV_MARGIN], 10.0)
+        row[X_LOG_EAD - X_LOAN] = _log(v[LIV_EAD], 12.0)
+        row[X_LGD - X_LOAN] = np.float32(min(v[LIV_LGD], 1.0)) if v[LIV_LGD] > 0.0 else np.float32(0.0)
+        row[X_LOG_PAYOUT - X_LOAN] = _log(v[LIV_PAYOUT_APPLY] + v[LIV_PAYOUT_APPROVE] + v[LIV_PAYOUT_FUND], 8.0)
+        row[X_CREDIT - X_LOAN] = _flag(li_i[i, LI_FLAGS] & LIF_CREDIT != 0)
+        spread = li_i[i, LI_ID] * 0x9E3779B97F4A7C1  # ids are small and dense: spread them before taking bits
+        row[X_LINE_SIGN_0 - X_LOAN] = _sign(spread, 37)
+        row[X_LINE_SIGN_1 - X_LOAN] = _sign(spread, 47)
+        row[LINE_PRODUCT] = np.float32(product)
+
+
+def line_features(li_i: I64, li_v: F64) -> F32:
+    """What a line item alone says, float32[L, LINE_WIDTH]: made once per snapshot, copied into its candidates' rows.
+
+    The first LINE_PRODUCT columns are those of a feature row from X_LOAN on. ``li_i`` int64[L, LI_WIDTH], ``li_v``
+    float64[L, LIV_WIDTH].
+    """
+    out = np.zeros((len(li_i), LINE_WIDTH), np.float32)
+    _fill_lines(li_i, li_v, out)
+    return out
+
+
+@nb.njit(cache=True, nogil=True)
+def _candidate_features(row: F32, product: int, line: F32) -> None:
+    for k in range(LINE_PRODUCT):
+        row[X_LOAN + k] = line[k]
     intent = row[X_INTENT]
     if product < 3:
         row[X_INTENT_LOAN + product] = intent
@@ -280,15 +304,14 @@ def build_features(
     cand_li: npt.NDArray[np.int32],
     ctx: I64,
     profiles: U8,
-    li_i: I64,
-    li_v: F64,
+    lines: F32,
 ) -> None:
     """Fill ``out[:n]`` (float32[>= n, F]), every column of every row.
 
-    ``cand_imp`` int32[n] are rows of ``ctx`` int64[m, CTX_WIDTH], ``cand_li`` int32[n] line item indices of ``li_i``
-    int64[L, LI_WIDTH] and ``li_v`` float64[L, LIV_WIDTH]; ``profiles`` uint8[k, PROFILE_BYTES] is addressed by
-    ``CTX_PROFILE`` (-1: nobody). Indices are the caller's to get right; values may be anything. Fastest with the
-    candidates of one imp next to each other.
+    ``cand_imp`` int32[n] are rows of ``ctx`` int64[m, CTX_WIDTH], ``cand_li`` int32[n] rows of ``lines``
+    float32[L, LINE_WIDTH] (`line_features`); ``profiles`` uint8[k, PROFILE_BYTES] is addressed by ``CTX_PROFILE``
+    (-1: nobody). Indices are the caller's to get right; values may be anything. Fastest with the candidates of one
+    imp next to each other.
     """
     last = -1
     for r in range(n):
@@ -308,12 +331,12 @@ def build_features(
             if person >= 0:
                 _person_features(row, profiles[person], c[CTX_HOUR] % 24, c[CTX_CATEGORY])
             last = m
-        li = li_i[cand_li[r]]
-        product = min(max(li[LI_PRODUCT], 0), 4)
-        credit = li[LI_FLAGS] & LIF_CREDIT != 0
+        line = lines[cand_li[r]]
+        product = np.int64(line[LINE_PRODUCT])
         if person >= 0:
-            _candidate_person_features(row, profiles[person], product, credit and c[CTX_SPECIAL] != 0)
-        _candidate_features(row, product, credit, li, li_v[cand_li[r]])
+            masked = line[X_CREDIT - X_LOAN] != 0.0 and c[CTX_SPECIAL] != 0
+            _candidate_person_features(row, profiles[person], product, masked)
+        _candidate_features(row, product, line)
 
 
 def feature_rows(
@@ -323,5 +346,5 @@ def feature_rows(
     out = np.zeros((len(cand_imp), F), np.float32)
     if profiles.shape[0] == 0:
         profiles = np.zeros((1, PROFILE_BYTES), np.uint8)
-    build_features(out, len(cand_imp), cand_imp, cand_li, ctx, profiles, li_i, li_v)
+    build_features(out, len(cand_imp), cand_imp, cand_li, ctx, profiles, line_features(li_i, li_v))
     return out

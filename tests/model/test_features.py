@@ -15,7 +15,7 @@ import pytest
 from dsp.audience.profile import PROFILE, PROFILE_BYTES
 from dsp.catalog.layout import LI_FLAGS, LI_PRODUCT, LI_WIDTH, LIF_CREDIT, LIV_WIDTH
 from dsp.model.context import CTX_HOUR, CTX_PROFILE, CTX_SPECIAL, CTX_WIDTH
-from dsp.model.features import FEATURES, SHARED, SPEC_HASH, SPEC_VERSION, F, build_features, feature_rows
+from dsp.model.features import FEATURES, SHARED, SPEC_HASH, SPEC_VERSION, F, build_features, feature_rows, line_features
 
 GOLDEN = Path(__file__).with_name("features_golden.json")
 
@@ -86,9 +86,8 @@ def test_order_of_candidates_does_not_change_a_row(inputs: Callable[..., Any]) -
 def test_a_reused_buffer_keeps_nothing_of_earlier_rows(inputs: Callable[..., Any]) -> None:
     given = inputs(100, seed=5)
     dirty = np.full((120, F), 9.0, np.float32)
-    build_features(
-        dirty, 100, given.cand_imp, given.cand_li, given.ctx, given.profiles, given.li_i, given.li_v
-    )  # fmt: skip
+    lines = line_features(given.li_i, given.li_v)
+    build_features(dirty, 100, given.cand_imp, given.cand_li, given.ctx, given.profiles, lines)
     np.testing.assert_array_equal(dirty[:100], given.rows())
     assert (dirty[100:] == 9.0).all()
 
@@ -153,9 +152,10 @@ def test_active_now_follows_the_hour_mask() -> None:
 def test_a_row_costs_well_under_a_microsecond(inputs: Callable[..., Any]) -> None:
     given = inputs(4_000, seed=8, per_imp=8)
     out = given.rows()
+    lines = line_features(given.li_i, given.li_v)
     best = 1e9
     for _ in range(10):
         start = time.thread_time()
-        build_features(out, 4_000, given.cand_imp, given.cand_li, given.ctx, given.profiles, given.li_i, given.li_v)
+        build_features(out, 4_000, given.cand_imp, given.cand_li, given.ctx, given.profiles, lines)
         best = min(best, time.thread_time() - start)
     assert best / 4_000 < 1.5e-6  # measured 0.2 µs; CPU time, loose, because machines share cores
