@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,7 +23,7 @@ from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.base.token import TOKEN, Signer, load_signer
-from dsp.bidder.answer import TOO_LARGE, Answer
+from dsp.bidder.answer import TOO_LARGE, Answer, Numbers
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
 from dsp.bidder.encode import Encoder
@@ -194,10 +194,10 @@ class Engine:
 
     def decide(
         self,
-        bodies: list[bytes],
-        formats: list[int],
-        exchanges: list[int],
-        arrived_ns: list[int] | None = None,
+        bodies: Sequence[bytes],
+        formats: Numbers,
+        exchanges: Numbers,
+        arrived_ns: Numbers | None = None,
         nbr_bodies: bool = False,
     ) -> list[Answer]:
         """Answer up to MAX_BATCH requests, in their order.
@@ -208,9 +208,7 @@ class Engine:
         n = len(bodies)
         if n == 0:
             return []
-        total = 0
-        for body in bodies:
-            total += len(body)
+        total = sum(map(len, bodies))
         if n > MAX_BATCH or total > MAX_BATCH_BYTES:
             return self._decide_parts(bodies, formats, exchanges, arrived_ns, nbr_bodies)
         now_ns = time.monotonic_ns()
@@ -222,7 +220,7 @@ class Engine:
         return self._run(bodies, formats, exchanges, n, now_ns, nbr_bodies)
 
     def _decide_parts(
-        self, bodies: list[bytes], formats: list[int], exchanges: list[int], arrived_ns: list[int] | None, nbr: bool
+        self, bodies: Sequence[bytes], formats: Numbers, exchanges: Numbers, arrived_ns: Numbers | None, nbr: bool
     ) -> list[Answer]:
         """A batch with a body over the limit, or too much of everything: refuse the one, cut the other."""
         answers: list[Answer] = [(TOO_LARGE, TOO_LARGE_TEXT)] * len(bodies)
@@ -252,7 +250,7 @@ class Engine:
         return answers
 
     def _run(
-        self, bodies: list[bytes], formats: list[int], exchanges: list[int], n: int, now_ns: int, nbr_bodies: bool
+        self, bodies: Sequence[bytes], formats: Numbers, exchanges: Numbers, n: int, now_ns: int, nbr_bodies: bool
     ) -> list[Answer]:
         batch, work, plan, slices = self.batch, self.work, self.plan, self.slices
         clock_ns = time.perf_counter_ns

@@ -119,7 +119,7 @@ def ad_key(creative: int, version: int, wrapped: int, fmt: int) -> int:
 @inlined
 def slot_of(request_hash: int, which: int) -> int:
     """Where the probe for a text begins."""
-    return np.int64(mix64(np.uint64(request_hash) + np.uint64(which) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(1))
+    return int(mix64(np.uint64(request_hash) + np.uint64(which) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(1))
 
 
 @kernel

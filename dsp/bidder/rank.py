@@ -181,10 +181,10 @@ def score_all(n: int, li: I32, weight: F32, product: I32, intent: F32, seed: np.
 @inlined
 def best_below(n: int, key: I64, bound: int) -> int:
     """The largest of ``key[:n]`` below ``bound``, -1 if there is none."""
-    best = np.int64(-1)
+    best = -1
     for k in range(n):
         value = key[k]
-        best = max(best, value if value < bound else np.int64(-1))
+        best = max(best, value if value < bound else -1)
     return best
 
 
@@ -323,7 +323,7 @@ def rank(
         for k in range(listed):  # unique keys that order as the scores do
             key[k] = (np.int64(score_bits[k]) << 32) | np.int64(top_li[k])
         n_known = known_deals(imp, i, deals, keys, key_rows, known) if imp[i, I_DEALN] > 0 else 0
-        bound = np.int64(0x7FFFFFFFFFFFFFFF)
+        bound = 0x7FFFFFFFFFFFFFFF
         kept = 0
         for _ in range(min(listed, MAX_TRIES)):
             bound = best_below(listed, key, bound)

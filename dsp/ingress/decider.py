@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Protocol
 
-from dsp.bidder.answer import Answer
+from dsp.bidder.answer import Answer, Numbers
 
 log = logging.getLogger(__name__)
 
@@ -15,10 +16,10 @@ class Decider(Protocol):
 
     def decide(
         self,
-        bodies: list[bytes],
-        formats: list[int],
-        exchanges: list[int],
-        arrived_ns: list[int] | None = None,
+        bodies: Sequence[bytes],
+        formats: Numbers,
+        exchanges: Numbers,
+        arrived_ns: Numbers | None = None,
         nbr_bodies: bool = False,
     ) -> list[Answer]:
         """Answers in the order of the requests."""

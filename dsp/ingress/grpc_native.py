@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 
+import numpy as np
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from dsp.base.config import BidderConfig
 from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
-from dsp.bidder.answer import BAD, BID, NO_BID
+from dsp.bidder.answer import BAD, NO_BID
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
 from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVICE, SERVING, SideServer, service_asked
@@ -30,6 +30,8 @@ WAIT_MS = 20  # for calls, before looking at the clock again
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
 NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
 
+MAX_KNOWN = 1024  # ways of writing the tokens of all exchanges
+
 Call = tuple[int, bytes, int, int]  # id, body, exchange, arrived_ns
 
 
@@ -41,7 +43,9 @@ class GrpcNativeFront:
         self.draining = False
         self._config = config
         self._max_batch = min(config.max_batch, MAX_BATCH)
-        self._waiting: deque[Call] = deque()  # at most queue_limit
+        self._waiting: list[Call] = []  # at most queue_limit
+        self._formats = np.full(MAX_BATCH, FMT_PROTOBUF, np.int64)
+        self._exchanges: dict[bytes | str | None, int] = {}  # by authorization, of the current snapshot
         self._last_ns = time.monotonic_ns()
         self._requests = metrics.counter("dsp_bid_requests_total")
         self._shed = metrics.counter("dsp_shed_total")
@@ -71,6 +75,7 @@ class GrpcNativeFront:
             if now_ns - polled_ns > poll_ns:
                 polled_ns = now_ns
                 poll(self.engine)
+                self._exchanges.clear()
                 idle()
             if self.draining:
                 quiet = now_ns - max(self._last_ns, drained_ns) > QUIET_NS and not self._waiting
@@ -91,51 +96,60 @@ class GrpcNativeFront:
             return
         now_ns = time.monotonic_ns()
         self._last_ns = now_ns
-        front, waiting, exchange_of = self._front, self._waiting, self.engine.exchange_of_token
+        waiting, known = self._waiting, self._exchanges
+        room = limit - len(waiting)
         for kind, call, method, body, key in events:
             if kind != EVENT_CALL:
                 continue  # cancelled: answering it does no harm
-            assert body is not None
-            if method != 0:
-                self._health(call, body)
-                continue
-            exchange = exchange_of(key) if key else -1
-            if exchange < 0:
-                front.fail(call, UNAUTHENTICATED, NO_TOKEN)
-                self._requests[UNKNOWN_EXCHANGE, OUTCOMES.index("unauthorized")] += 1
-            elif len(body) > MAX_BODY_BYTES:
-                front.fail(call, RESOURCE_EXHAUSTED, f"message larger than {MAX_BODY_BYTES} bytes")
-                self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("too_large")] += 1
-            elif len(waiting) >= limit:
-                front.fail(call, RESOURCE_EXHAUSTED, "more calls are waiting than this worker's queue_limit")
-                self._shed[SHED_REASONS.index("queue")] += 1
-                self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("shed")] += 1
-            else:
-                waiting.append((call, body, exchange, now_ns))
+            exchange = known.get(key, -1)
+            if method == 0 and exchange >= 0 and room > 0 and len(body) <= MAX_BODY_BYTES:  # type: ignore[arg-type]
+                waiting.append((call, body, exchange, now_ns))  # type: ignore[arg-type]
+                room -= 1
+            elif self._unusual(call, method, body or b"", key, now_ns, room):
+                room -= 1
+
+    def _unusual(self, call: int, method: int, body: bytes, key: bytes | str | None, now_ns: int, room: int) -> bool:
+        """A call that is not simply one more bid request of a known exchange; whether it waits for the engine now."""
+        if method != 0:
+            self._health(call, body)
+            return False
+        exchange = self.engine.exchange_of_token(key) if key else -1
+        if exchange < 0:
+            self._front.fail(call, UNAUTHENTICATED, NO_TOKEN)
+            self._requests[UNKNOWN_EXCHANGE, OUTCOMES.index("unauthorized")] += 1
+            return False
+        if len(body) > MAX_BODY_BYTES:
+            self._front.fail(call, RESOURCE_EXHAUSTED, f"message larger than {MAX_BODY_BYTES} bytes")
+            self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("too_large")] += 1
+            return False
+        if room <= 0:
+            self._front.fail(call, RESOURCE_EXHAUSTED, "more calls are waiting than this worker's queue_limit")
+            self._shed[SHED_REASONS.index("queue")] += 1
+            self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("shed")] += 1
+            return False
+        if len(self._exchanges) < MAX_KNOWN:
+            self._exchanges[key] = exchange
+        self._waiting.append((call, body, exchange, now_ns))
+        return True
 
     def _decide(self) -> None:
-        waiting = self._waiting
-        batch = [waiting.popleft() for _ in range(min(self._max_batch, len(waiting)))]
-        self._depth[0] = len(waiting)
-        front = self._front
+        batch = self._waiting[: self._max_batch]
+        del self._waiting[: self._max_batch]
+        self._depth[0] = len(self._waiting)
+        calls, bodies, exchanges, arrived_ns = zip(*batch, strict=True)
         try:
-            answers = self.engine.decide(
-                [call[1] for call in batch],
-                [FMT_PROTOBUF] * len(batch),
-                [call[2] for call in batch],
-                [call[3] for call in batch],
-                True,
-            )
+            answers = self.engine.decide(bodies, self._formats[: len(batch)], exchanges, arrived_ns, True)
         except Exception:  # the bidder fails towards no-bid; an empty BidResponse is one
             log.exception("the engine failed on a batch of %d", len(batch))
             self._failures[0] += 1
             answers = [(NO_BID, b"")] * len(batch)
-        for (call, _, _, _), (kind, payload) in zip(batch, answers, strict=False):
-            if kind in (BID, NO_BID):
-                front.respond(call, payload)
+        respond = self._front.respond
+        for call, (kind, payload) in zip(calls, answers, strict=False):
+            if kind <= NO_BID:
+                respond(call, payload)
             else:
                 code = INVALID_ARGUMENT if kind == BAD else RESOURCE_EXHAUSTED
-                front.fail(call, code, payload.decode("utf-8", "replace"))
+                self._front.fail(call, code, payload.decode("utf-8", "replace"))
 
     def _health(self, call: int, request: bytes) -> None:
         """grpc.health.v1.Health/Check, answered by the thread whose health is asked."""

@@ -45,9 +45,12 @@ BODY_TIMEOUT_NS = 10_000_000_000
 DISCARD_BYTES = 16 << 20  # of a body that is too large: read and dropped so that the client gets to see its 413
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
 AGE_SLOTS = 16
+MAX_SHOWN = 16  # ways of writing one token
 
 # proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection
 Request = tuple[Exchange, int, int, int, bool, bool, bool]
+# exchange (-1: none), its token, authorizations that showed it
+Route = tuple[int, str, set[str | None]]
 
 
 class HttpFront:
@@ -62,6 +65,7 @@ class HttpFront:
         self.reading: dict[Exchange, tuple[Body, int]] = {}  # bodies on their way and since when; at most queue_limit
         self.refused: dict[Exchange, tuple[Body, int]] = {}  # the same, of requests that will not be decided
         self._newest: Exchange | None = None  # whose body completes the batch
+        self._routes: dict[str, Route] = {}  # of the current snapshot
         self._lock = threading.Lock()
         self._last_ns = time.monotonic_ns()
         self._batches = 0
@@ -81,33 +85,46 @@ class HttpFront:
     def _arrive(self, scope: Scope, proto: Exchange) -> None:
         try:
             path = scope.path
-            if path.startswith("/bid/"):
-                self._bid(path[5:], scope, proto)
-            else:
-                self._other(path, scope, proto)
+            route = self._routes.get(path)
+            if route is None:
+                if not path.startswith("/bid/"):
+                    self._other(path, scope, proto)
+                    return
+                route = self._route(path)
+            self._bid(route, scope, proto)
         except Exception:  # whatever it was, the server's thread must live
             log.exception("a request failed before it was decided")
             proto.response_empty(204, NO_BID_HEADERS[0])
 
-    def _bid(self, name: str, scope: Scope, proto: Exchange) -> None:
+    def _route(self, path: str) -> Route:
+        """What a path leads to in the current snapshot; kept where it leads to an exchange."""
+        routes = self._routes  # read first: a swap meanwhile puts an empty dict in its place
+        exchange = self.engine.exchange_of(path[5:])
+        if exchange < 0:
+            return exchange, "", set()
+        route = routes[path] = exchange, self.engine.exchange_token(exchange), set[str | None]()
+        return route
+
+    def _bid(self, route: Route, scope: Scope, proto: Exchange) -> None:
         headers = scope.headers
         get = headers.get
         length = get("content-length")
         if scope.method != "POST":
             self._turn_away(proto, length, 405, error_headers("use POST", ("allow", "POST")))
             return
-        engine = self.engine
-        exchange = engine.exchange_of(name)
+        exchange, token, shown = route
         if exchange < 0:
             self._count_bad(UNKNOWN_EXCHANGE, "bad", "unknown_exchange")
-            self._turn_away(proto, length, 404, error_headers(f"no exchange named {name}"))
+            self._turn_away(proto, length, 404, error_headers(f"no exchange named {scope.path[5:]}"))
             return
-        token = engine.exchange_token(exchange)
-        if token and not shows_token(get("authorization"), token):
-            self._count(exchange, "unauthorized")
-            text = "this exchange needs authorization: Bearer <token>"
-            self._turn_away(proto, length, 401, error_headers(text, ("www-authenticate", "Bearer")))
-            return
+        if token and (authorization := get("authorization")) not in shown:
+            if not shows_token(authorization, token):
+                self._count(exchange, "unauthorized")
+                text = "this exchange needs authorization: Bearer <token>"
+                self._turn_away(proto, length, 401, error_headers(text, ("www-authenticate", "Bearer")))
+                return
+            if len(shown) < MAX_SHOWN:
+                shown.add(authorization)
         fmt = format_of(get("content-type"))
         if fmt < 0:
             self._count_bad(exchange, "bad", "content_type")
@@ -221,19 +238,15 @@ class HttpFront:
             self._batches += 1
             self._last_ns = time.monotonic_ns()
             self._depth[0] = len(pending) + len(self.reading)
+            requests, bodies = zip(*batch, strict=True)
+            _, formats, exchanges, arrived_ns, *_ = zip(*requests, strict=True)
             try:
-                answers = self.engine.decide(
-                    [body for _, body in batch],
-                    [request[1] for request, _ in batch],
-                    [request[2] for request, _ in batch],
-                    [request[3] for request, _ in batch],
-                )
+                answers = self.engine.decide(bodies, formats, exchanges, arrived_ns)
             except Exception:  # the bidder fails towards no-bid
                 log.exception("the engine failed on a batch of %d", len(batch))
                 self._failures[0] += 1
                 answers = [(NO_BID, b"")] * len(batch)
-            for (request, _), (kind, payload) in zip(batch, answers, strict=False):
-                proto, fmt, _, _, _, may_pack, close = request
+            for (proto, fmt, _, _, _, may_pack, close), (kind, payload) in zip(requests, answers, strict=False):
                 if kind == BID:
                     index = fmt + CLOSING if close else fmt
                     if may_pack and (small := gzip_answer(payload)) is not None:
@@ -294,6 +307,7 @@ class HttpFront:
                 try:
                     self._decide()  # what is queued was addressed to the old snapshot
                     poll(self.engine)
+                    self._routes = {}
                 finally:
                     self._lock.release()
         age_s = self._config.connection_max_age_s

@@ -183,10 +183,10 @@ def decode_kernel(
         counts[k] = at(work, r.COUNTERS + k)
 
 
-def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int]) -> None:
+def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] | I64) -> None:
     """Copy the bodies into the batch's text and describe them in its spans, growing the arrays where needed."""
     n = len(bodies)
-    joined = b"\0".join(bodies) + b"\0"
+    joined = b"\0".join([*bodies, b""])
     total = len(joined)
     # Unescaped copies are shorter than what they copy; twice the bodies hold them and one more, made to be hashed.
     if batch.text.size < 3 * total + _TEXT_ROOM:
@@ -196,7 +196,7 @@ def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int]) -> None
     batch.text[:total] = np.frombuffer(joined, np.uint8)
     batch.counts[3] = total
     spans = batch.spans
-    spans[:n, _LENGTH] = [len(body) for body in bodies]
+    spans[:n, _LENGTH] = list(map(len, bodies))
     spans[:n, _FORMAT] = formats
     spans[:n, _BAD_UTF8] = -1
     if not joined.isascii():
@@ -208,7 +208,7 @@ def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int]) -> None
                     spans[i, _BAD_UTF8] = error.start
 
 
-def decode_batch(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int]) -> None:
+def decode_batch(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] | I64) -> None:
     """Decode up to MAX_BATCH requests into ``batch``; ``formats`` holds FMT_JSON or FMT_PROTOBUF for each body.
 
     Never raises for what a body holds: a request that can't be used has its E_* in R_STATUS, an R_IMPN of 0 and no rows
