@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from dsp.audience.consent import JOIN, ConsentGate, mask_profiles
 from dsp.audience.guard import Guard
@@ -22,7 +23,7 @@ from dsp.audience.lmdb_store import open_profiles
 from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
-from dsp.base.token import TOKEN, Signer, load_signer
+from dsp.base.token import Signer, load_signer
 from dsp.bidder.answer import TOO_LARGE, Answer, Numbers
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
@@ -35,9 +36,10 @@ from dsp.bidder.gate import (
     forget_refused,
     gate,
 )
+from dsp.bidder.logged import log_bids
 from dsp.bidder.plan import Plan
-from dsp.bidder.price import B_CAND, price, select
-from dsp.bidder.rank import C_LI, MAX_K, rank
+from dsp.bidder.price import price, select
+from dsp.bidder.rank import MAX_K, rank
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
@@ -45,8 +47,8 @@ from dsp.bidder.warm import touch, warm_bodies
 from dsp.bidder.workspace import Workspace
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
-from dsp.log.decisions import DecisionWriter
-from dsp.model.features import SPEC_HASH, build_features
+from dsp.log.decisions import DecisionSink, DecisionWriter
+from dsp.model.features import SPEC_HASH, F, build_features
 from dsp.model.registry import ModelError, current_dir
 from dsp.model.score import Scorer
 from dsp.openrtb.columns import R_EXCHANGE, REQUEST_COLUMNS, Batch
@@ -59,9 +61,7 @@ HALF_HOURS = 336  # of a week
 MIN_LEFT_US = 1000  # with less than this left of tmax an answer would be late
 REFRESH_NS = 50_000_000  # how often the live line items are worked out again
 TOO_LARGE_TEXT = b"body larger than %d bytes" % MAX_BODY_BYTES
-_FROM_TOKEN = (
-    "bid_id", "line_item", "creative", "exchange", "media", "flags", "at", "bid_cpm_micros", "reserve_micros"
-)  # fmt: skip
+F32 = npt.NDArray[np.float32]
 
 
 class NotReadyError(Exception):
@@ -97,7 +97,8 @@ class Engine:
         self._columns = column_numbers(IDENTITY_COLUMNS, REQUEST_COLUMNS)
         self._pepper = load_pepper(config.path("secrets", "pepper.json"))
         self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
-        self._next_bid = 0
+        self._next_bid = self._first = 0
+        self._warming: DecisionSink | None = None
         self._live_at_ns = 0
         self._store_seen = (0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
@@ -319,7 +320,7 @@ class Engine:
             work.first_bid[: n + 1] = 0
         answers = self._encode(n_bids, now_s, nbr_bodies)
         t8 = clock_ns()
-        if n_bids and self.decisions is not None:
+        if n_bids:
             self._log(n_bids, now_s, p)
         self._count(n, now_ns, t0)
         self._m_stages.observe_marks((t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns()))
@@ -344,6 +345,7 @@ class Engine:
         work, plan, batch, slices = self.work, self.plan, self.batch, self.slices
         first = (slices.lease & 0xFFFFFF) << 40 | self._next_bid
         self._next_bid = (self._next_bid + n_bids) & 0xFFFFFFFFFF
+        self._first = first
         write_tokens(
             n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, work.profiles, plan.li_i, plan.cr_i, plan.ex_i,
             plan.cur_code, plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease,
@@ -353,20 +355,21 @@ class Engine:
             batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, nbr_bodies
         )
 
-    def _log(self, n_bids: int, now_s: int, p: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+    def _log(self, n_bids: int, now_s: int, p: F32) -> None:
         """Stage 11: one row per bid, with the features it was scored on."""
-        assert self.decisions is not None
-        work = self.work
-        records = work.records[:n_bids].view(TOKEN)[:, 0]
-        cand = work.bids[:n_bids, B_CAND]
-        line_items = work.cand[cand, C_LI]
-        rows = {name: records[name] for name in _FROM_TOKEN}
-        rows["time_ms"] = np.full(n_bids, now_s * 1000, np.int64)
-        rows["value"] = work.value[cand]
-        rows["p"] = p[cand]
-        rows["multiplier"] = self.slices.multiplier[line_items].astype(np.float32)
-        rows["propensity"] = np.ones(n_bids, np.float32)
-        self.decisions.append(rows, self.scorer.rows[cand])
+        writer = self._warming or self.decisions
+        if writer is None:
+            return
+        work, plan, features = self.work, self.plan, self.scorer.rows
+        room = writer.reserve(n_bids, features.shape[1])
+        if room is None:
+            return
+        columns, row = room
+        log_bids(
+            n_bids, row, self._first, now_s, work.bids, work.cand, self.batch.imp, self.batch.req, plan.li_i, plan.cr_i,
+            plan.ex_i, work.records, p, work.value, self.slices.multiplier, features, *columns,
+        )  # fmt: skip
+        writer.commit(n_bids)
 
     def _count(self, n: int, now_ns: int, t0: int) -> None:
         """Metrics of a batch, without a label look-up."""
@@ -424,12 +427,12 @@ class Engine:
         touch(self.plan.dim_keys)
         counters = self.metrics
         self._use_metrics(Metrics.memory("warm"))  # not traffic
-        decisions, self.decisions = self.decisions, None
+        self._warming = DecisionSink(len(self.work.bids), F)
         for repeat in (1, 8, 32):
             bodies, formats = warm_bodies(repeat)
             for nbr in (False, True):
                 self.decide(bodies, formats, [0] * len(bodies), None, nbr)
-        self.decisions = decisions
+        self._warming = None
         self._use_metrics(counters)
         gc.collect()
         gc.freeze()

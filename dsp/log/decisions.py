@@ -80,6 +80,21 @@ class DecisionWriter:
             segments = self._segments = self._open(features.shape[1])
         segments.append({**rows, FEATURES: features}, features.shape[0])
 
+    def reserve(self, n: int, features: int) -> tuple[tuple[npt.NDArray[Any], ...], int] | None:
+        """Columns in the order of `DECISION_FIELDS`, then features [rows, ``features``]; and the first of ``n`` rows.
+
+        For a kernel that writes them itself; `commit` takes them. None: no room, dropped and counted.
+        """
+        segments = self._segments
+        if segments is None:
+            segments = self._segments = self._open(features)
+        return segments.reserve(n)
+
+    def commit(self, n: int) -> None:
+        """Take the ``n`` rows that were written where `reserve` said."""
+        assert self._segments is not None
+        self._segments.commit(n)
+
     def set_model(self, spec_hash: str, model_version: str) -> None:
         """Later rows were made by another model: begin a new segment (writes to disk: not from the hot path)."""
         self._meta = {**self._meta, SPEC_HASH: str(spec_hash), MODEL_VERSION: str(model_version)}
@@ -95,6 +110,21 @@ class DecisionWriter:
         """Write everything and close the segment under its final name."""
         if self._segments is not None:
             self._segments.close()
+
+
+class DecisionSink:
+    """Takes decisions and forgets them: what an engine warms up with."""
+
+    def __init__(self, rows: int, features: int) -> None:
+        fields = {**DECISION_FIELDS, FEATURES: ("<f4", features)}
+        self._columns = tuple(np.zeros((rows, w) if w else rows, dtype) for dtype, w in fields.values())
+
+    def reserve(self, n: int, features: int) -> tuple[tuple[npt.NDArray[Any], ...], int] | None:
+        """As `DecisionWriter.reserve`."""
+        return self._columns, 0
+
+    def commit(self, n: int) -> None:
+        """Forget them."""
 
 
 def read_decisions(directory: Path, since: int | None = None, spec_hash: str | None = None) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class _Chunk:
         self.columns = {
             name: np.zeros((capacity, width) if width else capacity, dtype) for name, (dtype, width) in fields.items()
         }
+        self.arrays = tuple(self.columns.values())
         self.rows = 0
         self.written = 0
 
@@ -83,20 +84,34 @@ class SegmentWriter:
 
     def append(self, columns: Mapping[str, Array], n: int) -> None:
         """Copy ``n`` rows, every field present. Called by one thread; never blocks, never raises on I/O."""
+        room = self.reserve(n)
+        if room is None:
+            return
+        targets, start = room
+        for name, target in zip(self.fields, targets, strict=True):
+            target[start : start + n] = columns[name]
+        self.commit(n)
+
+    def reserve(self, n: int) -> tuple[tuple[Array, ...], int] | None:
+        """Whole columns, in the order of the fields, and where ``n`` rows may be written; None drops them.
+
+        What is written there is only taken by `commit`. Called by one thread; never blocks.
+        """
         chunk = self._chunk
         start = chunk.rows
         if start + n > self._capacity:
             if n > self._capacity or not self._free:
                 self.dropped += n
-                return
+                return None
             self._full.append(chunk)
             chunk = self._chunk = self._free.popleft()
             start = 0
             self._wake.set()
-        where = slice(start, start + n)
-        for name, target in chunk.columns.items():
-            target[where] = columns[name]
-        chunk.rows = start + n  # publishes
+        return chunk.arrays, start
+
+    def commit(self, n: int) -> None:
+        """Take the ``n`` rows that were written where `reserve` said."""
+        self._chunk.rows += n  # publishes
         self.rows += n
 
     def flush(self) -> None:
