@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dsp.audience.profile import P_INTENT
 from dsp.base.kernel import inlined, kernel
+from dsp.base.memory import count_bits, lowest_bit
 from dsp.bidder.deal import currency_index, deal_floor, find_deal, imp_floor, known_deals
 from dsp.bidder.fit import AD_SHAPE, fits, medium_of
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
@@ -82,23 +83,11 @@ F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 
 
-_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
-_BIT_OF = np.zeros(64, np.int8)
-for _bit in range(64):
-    _BIT_OF[((1 << _bit) * int(_DE_BRUIJN) & 0xFFFFFFFFFFFFFFFF) >> 58] = _bit
-
-
 @inlined
 def next_random(state: U64) -> np.uint64:
     """The next word of a splitmix64 sequence; good enough to vary a ranking."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     return mix64(state[0])
-
-
-@inlined
-def lowest_bit(word: np.uint64) -> int:
-    """Index of the lowest set bit of a non-zero word, by a de Bruijn sequence: no branch to mispredict."""
-    return int(_BIT_OF[((word & (~word + np.uint64(1))) * _DE_BRUIJN) >> np.uint64(58)])
 
 
 @inlined
@@ -163,10 +152,18 @@ def list_bits(matched: U64, rows: U64, of_imp: I32, n_rows: int, fit: U64, out: 
     n = 0
     for w in range(words):
         word = fit[w]
-        while word != zero:
-            out[n] = (w << 6) + lowest_bit(word)
-            n += 1
+        if word == zero:
+            continue
+        left = count_bits(word)
+        # Two at once whether or not there is a second, as most words have one or two: fewer branches to mispredict.
+        out[n] = (w << 6) + lowest_bit(word)
+        word &= word - one
+        out[n + 1] = (w << 6) + lowest_bit(word)
+        word &= word - one
+        for k in range(2, left):
+            out[n + k] = (w << 6) + lowest_bit(word)
             word &= word - one
+        n += left
     return n
 
 

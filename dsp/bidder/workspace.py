@@ -51,7 +51,7 @@ class Workspace:
         self.absent = np.zeros(64, np.int64)
         self.imp_rows = np.zeros(256, np.int32)
         self.known_deals = np.zeros((MAX_DEALS_PER_IMP, 2), np.int32)
-        self.top_li = np.zeros(words * 64, np.int32)  # line items of one imp
+        self.top_li = np.zeros(words * 64 + 1, np.int32)  # line items of one imp
         self.top_score = np.zeros(words * 64, np.float32)
         self.top_score_bits = self.top_score.view(np.int32)
         self.top_key = np.zeros(words * 64, np.int64)

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 import numba as nb
 import numpy as np
 
+from dsp.base.memory import PADDING, at, constant, copy_words, peek, put
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
 from dsp.openrtb.columns import I64, U8, Batch
 from dsp.openrtb.json_walk import walk_json
-from dsp.openrtb.memory import PADDING, at, constant, copy_words, peek, put
 from dsp.openrtb.protobuf_walk import walk_protobuf
 from dsp.openrtb.tables import defaults
 from dsp.openrtb.text import exact_hash, hash_at, host_span

@@ -14,11 +14,11 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from dsp.base.memory import at, at_u64, peek, peek64, put, put_byte, signed, special_at
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
 from dsp.openrtb.limits import MAX_DEPTH
-from dsp.openrtb.memory import at, at_u64, peek, peek64, put, put_byte, signed, special_at
 from dsp.openrtb.number import clamp_int32, decimal_to_double, decimal_to_int, scan_number
 from dsp.openrtb.store import enter, leave, put_int, put_price, put_text
 from dsp.openrtb.tables import context_of, key_first, key_multiplier, key_shift, keys, kind_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from dsp.openrtb.memory import constant, peek, peek_double
+from dsp.base.memory import constant, peek, peek_double
 
 INT32_MAX = (1 << 31) - 1
 INT32_MIN = -(1 << 31)

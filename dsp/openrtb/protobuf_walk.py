@@ -11,12 +11,12 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from dsp.base.memory import at, at_i16, peek, peek_double, put, put_byte
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
 from dsp.openrtb.json_walk import N_SEEN, fail
 from dsp.openrtb.limits import MAX_DEPTH
-from dsp.openrtb.memory import at, at_i16, peek, peek_double, put, put_byte
 from dsp.openrtb.store import UNPROVEN, enter, leave, put_int, put_price, put_text
 from dsp.openrtb.tables import context_of, field_of, kind_of
 

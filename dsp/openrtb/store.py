@@ -10,11 +10,11 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from dsp.base.memory import at, copy_words, peek, put
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
 from dsp.openrtb.limits import MAX_ASSETS, MAX_DEALS_PER_IMP, MAX_EIDS, MAX_IMPS, MAX_LIST_NUMBERS, MAX_SIZES_PER_IMP
-from dsp.openrtb.memory import at, copy_words, peek, put
 from dsp.openrtb.number import BAD_MONEY, clamp_int32, degree_micros, price_micros
 from dsp.openrtb.tables import column_of, defaults, hook_of, kind_of
 from dsp.openrtb.text import (

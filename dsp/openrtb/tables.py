@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dsp.base.memory import constant
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
-from dsp.openrtb.memory import constant
 
 defaults = constant("openrtb_defaults", r.DEFAULTS)
 kind_of = constant("openrtb_kind_of", s.KIND_OF)

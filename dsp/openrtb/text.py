@@ -8,10 +8,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from dsp.base.memory import at, constant, peek, peek64, put_byte, signed
 from dsp.openrtb.columns import I64, U8
 from dsp.openrtb.countries import ALPHA3
 from dsp.openrtb.hashing import FNV_OFFSET, FNV_PRIME, hash_text, mix64
-from dsp.openrtb.memory import at, constant, peek, peek64, put_byte, signed
 
 
 def _hex_values() -> U8:

@@ -8,7 +8,7 @@ import pytest
 
 from dsp.openrtb.countries import ALPHA3
 from dsp.openrtb.hashing import hash_bytes, hash_text
-from dsp.openrtb.memory import PADDING
+from dsp.base.memory import PADDING
 from dsp.openrtb.number import (
     BAD_MONEY,
     clamp_int32,

@@ -1,4 +1,4 @@
-"""Raw loads and stores for the two walkers: an address and an index, one machine instruction each, nothing checked.
+"""Raw loads and stores for walkers of wires and pages: an address and an index, one machine instruction, unchecked.
 
 The walkers read every byte of every request, and three habits of numba's arrays cost more than the reading: an array
 argument is seven words (a call of a small function with four arrays passes 28), it is reference-counted (197 calls in
@@ -62,6 +62,56 @@ def peek64(typing: Any, text: Any, i: Any) -> Any:
         return _unaligned(builder, args[0], args[1], _I64)
 
     return types.uint64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def peek64_big(typing: Any, text: Any, i: Any) -> Any:
+    """Bytes ``i..i+7`` of a text as one big-endian uint64: texts order as these do."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bswap(_unaligned(builder, args[0], args[1], _I64))
+
+    return types.uint64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def peek32(typing: Any, text: Any, i: Any) -> Any:
+    """Bytes ``i..i+3`` of a text as one little-endian uint32, in an int64."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(_unaligned(builder, args[0], args[1], _I32), _I64)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def peek16(typing: Any, text: Any, i: Any) -> Any:
+    """Bytes ``i..i+1`` of a text as one little-endian uint16, in an int64."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(_unaligned(builder, args[0], args[1], _I16), _I64)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def lowest_bit(typing: Any, word: Any) -> Any:
+    """Index of the lowest set bit of a uint64; 64 of none."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(_I1, 0))
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic
+def count_bits(typing: Any, word: Any) -> Any:
+    """How many bits of a uint64 are set."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), codegen
 
 
 @intrinsic

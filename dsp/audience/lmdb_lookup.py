@@ -1,0 +1,228 @@
+"""Finds records in LMDB's pages where they lie: a batch of people in one kernel call, without a Python call per key.
+
+LMDB's file format (version 1, unchanged since 2011; lmdb's mdb.c, "struct MDB_page", "MDB_node", "MDB_meta"): pages of
+4 KiB or so, each with a 16-byte header (number 8, pad 2, flags 2, lower 2, upper 2) and sorted 2-byte offsets of its
+nodes; a node is low 2, high 2, flags 2, key size 2, key, value. In a branch, low, high and flags are the child's page
+number. Two meta pages take turns; a transaction's is the one that carries its number.
+
+Read-only, and only under an open read transaction of the lmdb library: that is what keeps a writer from using the
+pages of its snapshot again. Whatever looks wrong ends the batch with a code, and the caller asks the library instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from dsp.audience.profile import PROFILE_BYTES
+from dsp.audience.store import KEY_BYTES
+from dsp.base.kernel import inlined, kernel
+from dsp.base.memory import peek, peek16, peek32, peek64, peek64_big, signed
+
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
+
+MAGIC, VERSION = 0xBEEFC0DE, 1
+HEADER = 16
+BRANCH, LEAF, OVERFLOW, META = 1, 2, 4, 8
+SUB_DATABASE = 2  # node flag
+BIG_VALUE = 1  # node flag: the value lies on overflow pages
+MAX_DEPTH = 32
+# meta page, from its start: header, magic 4, version 4, address 8, size 8, two databases of 48, last page 8, number 8
+_META_DB = HEADER + 24 + 48
+_META_LAST, _META_TXN = HEADER + 24 + 96, HEADER + 24 + 104
+_PAGE_BYTES = HEADER + 24  # the free database's pad holds the page size
+_DB_ROOT, _DB_BYTES = 40, 48
+
+# --- what a batch needs to know of a snapshot: int64[STATE_WIDTH] ----------------------------------------------------
+(Z_TXN, Z_IDS, Z_PEOPLE, Z_PAGES) = range(4)  # transaction number, root pages of both tables, pages in use
+STATE_WIDTH = 4
+
+# What `look_up` returns where it is not the number of broken records.
+STALE = -1  # the transaction's meta page is gone: begin again
+SMALL = -2  # the file has grown past the mapping: map again
+STRANGE = -3  # not the format we know
+
+NOT_FOUND = 0
+BROKEN = -1
+
+
+@inlined
+def _node(base: int, page: int, k: int) -> int:
+    """Where node ``k`` of the page at ``page`` begins."""
+    return page + peek16(base, page + HEADER + 2 * k)
+
+
+@inlined
+def _nodes(base: int, page: int) -> int:
+    return (peek16(base, page + 12) - HEADER) >> 1
+
+
+@inlined
+def _child(base: int, node: int) -> int:
+    return peek16(base, node) | (peek16(base, node + 2) << 16) | (peek16(base, node + 4) << 32)
+
+
+@inlined
+def _after(base: int, node: int, wide: bool, high: np.uint64, low: np.uint64) -> bool:
+    """Whether the node's key is greater than (high, low), or than the slot in ``low``."""
+    if not wide:
+        return bool(np.uint64(peek32(base, node + 8)) > low)
+    first = peek64_big(base, node + 8)
+    return bool((first > high) | ((first == high) & (peek64_big(base, node + 16) > low)))
+
+
+@inlined
+def _equal(base: int, node: int, wide: bool, high: np.uint64, low: np.uint64) -> bool:
+    if not wide:
+        return bool(peek16(base, node + 6) == 4 and np.uint64(peek32(base, node + 8)) == low)
+    if peek16(base, node + 6) != KEY_BYTES:
+        return False
+    return bool(peek64_big(base, node + 8) == high and peek64_big(base, node + 16) == low)
+
+
+@inlined
+def _find(base: int, page_bytes: int, pages: int, root: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
+    """The node with this key: its offset from ``base``, NOT_FOUND or BROKEN. ``wide``: 16-byte keys, else uint32."""
+    number = root
+    for _ in range(MAX_DEPTH):
+        if number < 0 or number >= pages:
+            return BROKEN if number != -1 else NOT_FOUND  # -1: an empty tree
+        page = number * page_bytes
+        flags = peek16(base, page + 10)
+        # The last node whose key is not greater, or the first node (in a branch it stands for all before its second).
+        # Halving without a branch on what was compared, so that the processor runs ahead into the next look-up.
+        at, left = 0, _nodes(base, page)
+        while left > 1:
+            half = left >> 1
+            at += 0 if _after(base, _node(base, page, at + half), wide, high, low) else half
+            left -= half
+        node = _node(base, page, at)
+        if flags & BRANCH:
+            number = _child(base, node)
+        elif flags & LEAF:
+            return node if left == 1 and _equal(base, node, wide, high, low) else NOT_FOUND
+        else:
+            return BROKEN
+    return BROKEN
+
+
+@inlined
+def _value(base: int, node: int, key_bytes: int, size: int) -> int:
+    """Where a node's value is, BROKEN unless it has just this size and lies in its page."""
+    length = peek16(base, node) | (peek16(base, node + 2) << 16)
+    if length != size or (peek16(base, node + 4) & BIG_VALUE) != 0:
+        return BROKEN
+    return node + 8 + key_bytes
+
+
+@kernel
+def _named(base: int, page: int, name: U8) -> int:
+    """Root page of the named database whose record is in the leaf at ``page``; STRANGE if it isn't there."""
+    if (peek16(base, page + 10) & LEAF) == 0:
+        return STRANGE
+    for k in range(_nodes(base, page)):
+        node = _node(base, page, k)
+        if peek16(base, node + 6) != name.shape[0] or (peek16(base, node + 4) & SUB_DATABASE) == 0:
+            continue
+        same = True
+        for j in range(name.shape[0]):
+            same = same and peek(base, node + 8 + j) == name[j]
+        record = _value(base, node, name.shape[0], _DB_BYTES)
+        if same and record != BROKEN:
+            return signed(peek64(base, record + _DB_ROOT))
+    return STRANGE
+
+
+@kernel
+def _attach(base: int, page_bytes: int, mapped_bytes: int, txn: int, ids: U8, people: U8, state: I64) -> int:
+    """Fill ``state`` for transaction ``txn``; 0, STALE, SMALL or STRANGE."""
+    meta = -1
+    for k in range(2):
+        if signed(peek64(base, k * page_bytes + _META_TXN)) == txn:
+            meta = k * page_bytes
+    if meta < 0:
+        return STALE
+    pages = signed(peek64(base, meta + _META_LAST)) + 1
+    if pages * page_bytes > mapped_bytes:
+        return SMALL
+    root = signed(peek64(base, meta + _META_DB + _DB_ROOT))
+    if root < 0 or root >= pages:
+        return STRANGE
+    state[Z_IDS] = _named(base, root * page_bytes, ids)
+    state[Z_PEOPLE] = _named(base, root * page_bytes, people)
+    if state[Z_IDS] == STRANGE or state[Z_PEOPLE] == STRANGE:
+        return STRANGE
+    state[Z_PAGES] = pages
+    state[Z_TXN] = txn
+    return 0
+
+
+@kernel
+def look_up(
+    base: int,
+    page_bytes: int,
+    mapped_bytes: int,
+    txn: int,
+    ids: U8,
+    people: U8,
+    state: I64,
+    keys: U8,
+    wanted: I64,
+    per_person: int,
+    n: int,
+    out: U8,
+    asked: I64,
+) -> int:
+    """Copy the record of each person's first wanted key that resolves into ``out`` uint8[n, PROFILE_BYTES].
+
+    ``base`` is the address of the mapped file, ``ids`` and ``people`` the names of its tables, ``state`` is kept from
+    call to call. Rows of unknown people are zeroed; ``asked[0]`` becomes the number of wanted keys. Returns how
+    many ids led to no record, or STALE, SMALL or STRANGE, upon which ``out`` is unspecified.
+    """
+    if state[Z_TXN] != txn:
+        came = _attach(base, page_bytes, mapped_bytes, txn, ids, people, state)
+        if came != 0:
+            return came
+    pages, zero = state[Z_PAGES], np.uint64(0)
+    broken = total = 0
+    key = np.int64(keys.ctypes.data)
+    for i in range(n):
+        found = False
+        row = out[i]
+        for k in range(i * per_person, (i + 1) * per_person):
+            if wanted[k] == 0:
+                continue
+            total += 1
+            if found:
+                continue
+            at = k * KEY_BYTES
+            node = _find(base, page_bytes, pages, state[Z_IDS], True, peek64_big(key, at), peek64_big(key, at + 8))
+            if node == NOT_FOUND:
+                continue
+            slot = _value(base, node, KEY_BYTES, 4) if node != BROKEN else BROKEN
+            record = BROKEN
+            if slot != BROKEN:
+                node = _find(base, page_bytes, pages, state[Z_PEOPLE], False, zero, np.uint64(peek32(base, slot)))
+                if node > 0:
+                    record = _value(base, node, 4, PROFILE_BYTES)
+            if record == BROKEN:
+                broken += 1
+                continue
+            for j in range(PROFILE_BYTES):
+                row[j] = np.uint8(peek(base, record + j))
+            found = True
+        if not found:
+            for j in range(PROFILE_BYTES):
+                row[j] = np.uint8(0)
+    asked[0] = total
+    return broken
+
+
+def page_size(head: bytes) -> int:
+    """The page size of a file that begins with ``head`` (at least 64 bytes); 0 where it is not the format we know."""
+    flags = int.from_bytes(head[10:12], "little")
+    magic, version = int.from_bytes(head[16:20], "little"), int.from_bytes(head[20:24], "little")
+    size = int.from_bytes(head[_PAGE_BYTES : _PAGE_BYTES + 4], "little")
+    known = flags & META and magic == MAGIC and version == VERSION and 512 <= size <= 32_768 and size & (size - 1) == 0
+    return size if known else 0
