@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 
+from dsp.base.memory import PADDING
 from dsp.openrtb.countries import ALPHA3
 from dsp.openrtb.hashing import hash_bytes, hash_text
-from dsp.base.memory import PADDING
 from dsp.openrtb.number import (
     BAD_MONEY,
     clamp_int32,
