@@ -39,7 +39,7 @@ VENDORS: dict[str, set[str]] = {
     "prometheus_client": {"base"},
     "alembic": {"ledger"},
     "psycopg": {"ledger"},
-    "grpc": {"ingress", "market"},  # the market is a client
+    "grpc": {"ingress", "market", "ledger", "bidder"},  # the market is a client
     "grpc_health": {"ingress"},
     "grpc_reflection": {"ingress"},
     "pygrpc_native": {"ingress"},

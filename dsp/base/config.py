@@ -46,6 +46,8 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     host: str = "127.0.0.1"
     port: int = 8090
+    grpc_port: int = 8091  # where workers sync
+    sync_transport: str = "grpc"  # or "http", on ``port``
     public_url: str = "http://127.0.0.1:8090"  # what notice and click URLs start with
     slice_s: float = 1.0  # a grant aims to last about this long
     sync_s: float = 0.25

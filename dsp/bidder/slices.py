@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from dsp.base.config import Config
 from dsp.base.token import load_signer
-from dsp.bidder.sync import HttpTransport
+from dsp.bidder.sync import open_transport
+from dsp.bidder.tolerance import fade, relief
 from dsp.control.grants import GRANT, RECALL_ALL, RECALL_NONE, WANT, SyncReply, SyncRequest, SyncTransport, sync_key
 
 I64 = npt.NDArray[np.int64]
@@ -34,6 +35,7 @@ F64 = npt.NDArray[np.float64]
 BUCKET_NS = 1_000_000_000
 UNLIMITED = 1 << 60
 _RATE_S = 2.0  # memory of the demand estimate
+_LEAST_BIDS = 8  # `least` is this many bids
 _SURPLUS = 4  # a slice larger than this many times its target is cut back unasked
 
 
@@ -95,7 +97,7 @@ class Slices:
         ledger = config.ledger
         if transport is None:
             secret = key or sync_key(load_signer(config.path("secrets", "signing.json")).sync_secret)
-            transport = HttpTransport(ledger.host, ledger.port, secret)
+            transport = open_transport(ledger, secret)
         self._transport = transport
         self._clock, self._threaded = clock, threaded
         self._sync_ns, self._slice_s = int(ledger.sync_s * 1e9), ledger.slice_s
@@ -179,7 +181,8 @@ class Slices:
 
     _fixed = 0
     _STATE = ("_granted", "_returned", "_acked", "_posted", "_settled", "_pending", "_rolled", "_last", "_least")
-    _STATE_MORE = ("_asked", "_recall", "_all_available", "_all_reserved", "_all_period")
+    _STATE_MORE = ("_asked", "_recall", "_slack", "_all_available", "_all_reserved", "_all_period")
+    _SUMS = ("_rate", "_ended", "_cost")
 
     def _zero(self) -> None:
         """No lease, nothing granted, no bucket open."""
@@ -189,7 +192,8 @@ class Slices:
         self._ids = np.zeros(0, np.int64)
         for name in (*self._STATE, *self._STATE_MORE):
             setattr(self, name, np.zeros(0, np.int64))
-        self._rate = np.zeros(0)
+        for name in self._SUMS:
+            setattr(self, name, np.zeros(0))
         self._all_multiplier = np.ones(0)
 
     _granted: I64
@@ -203,6 +207,10 @@ class Slices:
     _least: I64
     _asked: I64  # wanted, as the ledger knows
     _recall: I64
+    _slack: I64  # tolerance: what open reservations may count below their full amount
+    _rate: F64  # micros reserved a second, lately
+    _ended: F64  # reservations of closed buckets, and
+    _cost: F64  # what was posted, both fading
     _all_available: I64
     _all_reserved: I64
     _all_period: I64
@@ -212,7 +220,7 @@ class Slices:
         old = self._index
         source = np.fromiter((old.get(i, -1) for i in ids.tolist()), np.int64, len(ids))
         known = source >= 0
-        for name in (*self._STATE, *self._STATE_MORE, "_rate", "_all_multiplier"):
+        for name in (*self._STATE, *self._STATE_MORE, *self._SUMS, "_all_multiplier"):
             before: npt.NDArray[np.generic] = getattr(self, name)
             after = np.ones(len(ids), before.dtype) if name == "_all_multiplier" else np.zeros(len(ids), before.dtype)
             after[known] = before[source[known]]
@@ -232,6 +240,9 @@ class Slices:
     def _recompute(self) -> None:
         held = self._granted - self._returned - self._posted
         np.subtract(held, self._pending + self._all_reserved - self._settled, out=self._all_available)
+        if self._slack.any():
+            reserved = self._pending + self._all_reserved - self._settled
+            self._all_available += relief(reserved, self._slack, self._ended, self._cost, self._least // _LEAST_BIDS)
 
     def _bucket_of(self, now_ns: int) -> int:
         return (now_ns - self._bucket_zero) // BUCKET_NS
@@ -275,6 +286,10 @@ class Slices:
         if elapsed_s <= 0:
             return
         self._built_ns = now_ns
+        if self._slack.any():
+            keep = fade(elapsed_s)
+            self._ended *= keep
+            self._cost *= keep
         total = self._rolled + self._all_reserved
         weight = 1.0 - np.exp(-elapsed_s / _RATE_S)
         self._rate += weight * ((total - self._last) / elapsed_s - self._rate)
@@ -307,17 +322,19 @@ class Slices:
         while self._open and self._open[0][0] < reply.closed:
             _, rows, micros = self._open.popleft()
             self._pending[rows] -= micros
+            self._ended[rows] += micros
         self._closed = max(self._closed, reply.closed)
         self._take(np.frombuffer(reply.grants, GRANT))
         self._recompute()
 
     def _begin(self, lease: int, sent_ns: int) -> None:
         """A new lease: nothing of the old one is ours any more; the ledger knows what was reserved under it."""
-        ids, size, rate = self._ids, self._size, self._rate
+        ids, size, sums = self._ids, self._size, [getattr(self, name) for name in self._SUMS]
         self._index = {}
         self._zero()
         self._resize(ids, size)
-        self._rate = rate
+        for name, values in zip(self._SUMS, sums, strict=True):
+            setattr(self, name, values)
         self.lease, self.bucket = lease, 0
         self._bucket_zero = self._built_ns = sent_ns
         self._next_sync = sent_ns + self._sync_ns
@@ -328,17 +345,19 @@ class Slices:
             self._resize(np.concatenate([self._ids, np.array(unknown, np.int64)]), self._size)
         index = self._index
         rows = np.fromiter((index[i] for i in grants["line_item"].tolist()), np.int64, len(grants))
-        fresh = self._all_period[rows] < grants["period"]
+        fresh = self._all_period[rows] != grants["period"]
         if fresh.any():
             self._begin_period(rows[fresh])
         self._asked[rows[grants["granted"] > self._granted[rows]]] = 0
         self._all_period[rows] = grants["period"]
         self._granted[rows] = grants["granted"]
         self._acked[rows] = np.maximum(self._acked[rows], grants["returned"])
+        self._cost[rows] += grants["posted"] - self._posted[rows]
         self._posted[rows] = grants["posted"]
         self._settled[rows] = grants["settled"]
         self._least[rows] = grants["least"]
         self._recall[rows] = grants["recall"]
+        self._slack[rows] = grants["slack"]
         self._all_multiplier[rows] = grants["multiplier"]
 
     def _begin_period(self, rows: I64) -> None:
@@ -347,7 +366,15 @@ class Slices:
         gone[rows] = True
         self._open = deque((bucket, r[~gone[r]], micros[~gone[r]]) for bucket, r, micros in self._open)
         self._rolled[rows] += self._all_reserved[rows]
-        for array in (self._granted, self._returned, self._acked, self._pending, self._all_reserved, self._asked):
+        for array in (
+            self._granted,
+            self._returned,
+            self._acked,
+            self._posted,
+            self._pending,
+            self._all_reserved,
+            self._asked,
+        ):
             array[rows] = 0
         self._settled[rows] = 0
 

@@ -40,6 +40,10 @@ GRANT = np.dtype(
     ]
 )
 
+SYNC_METHOD = "/dsp.v1.Ledger/Sync"  # gRPC
+SIGNATURE = "x-dsp-signature"  # HTTP header, gRPC metadata
+SYNC_MAX_BYTES = 64 << 20
+
 RECALL_NONE = 0
 RECALL_SURPLUS = 1  # others starve: give back what present demand does not need
 RECALL_ALL = 2  # the budget was cut or is gone: give back whatever is not reserved

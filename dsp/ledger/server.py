@@ -24,7 +24,7 @@ from dsp.base.config import Config
 from dsp.base.token import load_signer
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot, SnapshotError
-from dsp.control.grants import WANT, decode_request, encode_reply, sign_sync, sync_key
+from dsp.control.grants import SIGNATURE, SYNC_MAX_BYTES, WANT, decode_request, encode_reply, sign_sync, sync_key
 from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
 from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read_line, split_body
@@ -33,11 +33,11 @@ from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
 from dsp.ledger.plan import Plan, plan_of
 from dsp.ledger.spool import Spool
 from dsp.ledger.status import metrics_text, totals
+from dsp.ledger.sync_grpc import DRAIN_S, sync_server
 from dsp.ledger.ticket import Notice
 from dsp.ledger.writer import SPOOLED, UnavailableError, Writer
 from dsp.log.outcomes import CLICK, IMPRESSION, OUTCOMES, OutcomeWriter
 
-SYNC_MAX_BYTES = 64 << 20
 FORM_MAX_BYTES = 8 << 10
 BULK_AT_ONCE = 500  # lines read before others get a turn
 PLAN_POLL_S = 0.25
@@ -225,7 +225,12 @@ class LedgerServer:
             )
 
     async def _sync(self, scope: Any, proto: Any) -> bytes:
-        body = await self._signed(scope, proto, SYNC_MAX_BYTES)
+        body = await self._body(scope, proto, SYNC_MAX_BYTES)
+        return await self.sync(body, scope.headers.get(SIGNATURE) or "")
+
+    async def sync(self, body: bytes, signature: str) -> bytes:
+        """A worker's sync, however it came. Raises `RefusedError` or `UnavailableError`."""
+        self._check_signature(body, signature)
         try:
             request = decode_request(body)
         except msgspec.MsgspecError as error:
@@ -238,9 +243,12 @@ class LedgerServer:
 
     async def _signed(self, scope: Any, proto: Any, most: int) -> bytes:
         body = await self._body(scope, proto, most)
-        if not hmac.compare_digest(scope.headers.get("x-dsp-signature") or "", sign_sync(self._sync_key, body)):
-            raise RefusedError(403, "signature", "x-dsp-signature does not match")
+        self._check_signature(body, scope.headers.get(SIGNATURE) or "")
         return body
+
+    def _check_signature(self, body: bytes, signature: str) -> None:
+        if not hmac.compare_digest(signature.encode(), sign_sync(self._sync_key, body).encode()):
+            raise RefusedError(403, "signature", f"{SIGNATURE} does not match")
 
     async def _control(self, scope: Any, proto: Any) -> bytes:
         """POST /control: an operator's order (`dsp.ledger.control`)."""
@@ -271,11 +279,14 @@ async def serve(config: Config) -> None:
         websockets=False,
     )
     app.when_fenced = server.stop
+    syncs = sync_server(f"{config.ledger.host}:{config.ledger.grpc_port}", app.sync)
+    await syncs.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     try:
         await server.serve()
     finally:
+        await syncs.stop(DRAIN_S)
         await app.close()
     if app.writer.fenced:
         raise SystemExit(EXIT_FENCED)

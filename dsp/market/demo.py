@@ -333,7 +333,7 @@ def quantile_ms(metrics: str, name: str, q: float) -> float:
 
 def _demo_config(base: Config) -> Config:
     """``base`` under its own data directory, on free ports, one HTTP and one gRPC worker, notices over https."""
-    http, grpc, metrics, ledger = free_ports(4)
+    http, grpc, metrics, ledger, syncs = free_ports(5)
     bidder = msgspec.structs.replace(
         base.bidder, http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=1, grpc_workers=1
     )
@@ -341,7 +341,7 @@ def _demo_config(base: Config) -> Config:
         base,
         data_dir=str(base.root / "demo"),
         bidder=bidder,
-        ledger=msgspec.structs.replace(base.ledger, port=ledger, public_url=PUBLIC_URL),
+        ledger=msgspec.structs.replace(base.ledger, port=ledger, grpc_port=syncs, public_url=PUBLIC_URL),
     )
 
 

@@ -103,13 +103,13 @@ def test_training_without_logs_says_what_to_do_and_a_prior_needs_none(run: Calla
 
 
 def test_serve_starts_everything_from_an_empty_directory_and_ends_cleanly(tmp_path: Path) -> None:
-    sockets = [create_server(("127.0.0.1", 0)) for _ in range(4)]
-    http_port, grpc_port, metrics_port, ledger_port = (int(s.getsockname()[1]) for s in sockets)
+    sockets = [create_server(("127.0.0.1", 0)) for _ in range(5)]
+    http_port, grpc_port, metrics_port, ledger_port, sync_port = (int(s.getsockname()[1]) for s in sockets)
     for s in sockets:
         s.close()
     file = tmp_path / "config.yaml"
     bidder = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port, "drain_s": 3.0}
-    file.write_text(json.dumps({"bidder": bidder, "ledger": {"port": ledger_port}}))
+    file.write_text(json.dumps({"bidder": bidder, "ledger": {"port": ledger_port, "grpc_port": sync_port}}))
     data = tmp_path / "data"
     process = subprocess.Popen(
         [sys.executable, "-m", "dsp.cli.main", "--config", str(file), "serve"],

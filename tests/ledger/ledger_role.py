@@ -60,12 +60,14 @@ class Role:
     """The child process and a client for it."""
 
     def __init__(self, root, **settings) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.config = Config(data_dir=str(root), ledger=LedgerConfig(port=port, **settings))
+        with socket.socket() as free, socket.socket() as other:
+            for s in (free, other):
+                s.bind(("127.0.0.1", 0))
+            port, syncs = (s.getsockname()[1] for s in (free, other))
+        settings = {"port": port, "grpc_port": syncs, **settings}
+        self.config = Config(data_dir=str(root), ledger=LedgerConfig(**settings))
         self.file = root / "config.yaml"
-        self.file.write_text(json.dumps({"data_dir": str(root), "ledger": {"port": port, **settings}}))
+        self.file.write_text(json.dumps({"data_dir": str(root), "ledger": settings}))
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
         self.tokens = World(":memory:", signer=load_signer(self.config.path("secrets", "signing.json")))
         self.process: subprocess.Popen | None = None

@@ -399,3 +399,30 @@ def test_five_thousand_idle_line_items_cost_a_sync_nothing():
     assert request.wants == b""
     assert reply.grants == b""
     world.books.close()
+
+
+def silent_market(config, tolerance_ppm: int, seed: int, seconds: float) -> World:
+    """One bid in ten wins, nobody reports losses, reservations live for twelve seconds."""
+    rng = random.Random(seed)
+    world = World(":memory:", config=config)
+    item = LinePlan(1, 10, 100, least_micros=8 * BID, budget=Budget(300 * BID), tolerance_ppm=tolerance_ppm)
+    world.adopt(Plan([item], exp_s=10.0))
+    slices = world.worker()
+    for _ in range(int(seconds / 0.05)):
+        world.clock.advance(0.05)
+        for _ in range(6):
+            token = world.bid(slices, 0, BID)
+            if token is not None and rng.random() < 0.1:
+                world.ledger.notice("b", token, {"p": "10"})
+    world.books.check()
+    world.books.close()
+    return world
+
+
+def test_a_tolerance_spends_the_last_percents_sooner_and_its_bound_holds(config):
+    seed = 11
+    print(f"seed {seed}")
+    strict, tolerant = (silent_market(config, ppm, seed, 240).books.spend(1) for ppm in (0, 100_000))
+    assert strict <= 300 * BID
+    assert tolerant <= 330 * BID
+    assert tolerant > strict

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from ledger_role import Role, publish
 
+from dsp.base.token import load_signer
 from dsp.bidder.slices import Slices
-from dsp.bidder.sync import HttpTransport
-from dsp.control.grants import SyncRequest, encode_request
+from dsp.bidder.sync import GrpcTransport, HttpTransport
+from dsp.control.grants import SyncRequest, encode_request, sync_key
 from dsp.ledger.adjust import Adjustment
 from dsp.ledger.books import Books
 from dsp.ledger.bulk import LINES_MAX
@@ -99,18 +101,37 @@ def test_other_methods_are_refused(role):
     assert role.client.delete(f"/b/{role.token()}?p=1").status_code == 405
 
 
-def test_nobody_takes_slices_without_the_key(role):
-    body = encode_request(SyncRequest("thief", 0, 0, 0, 0, 0))
-    assert role.client.post("/sync", content=body).status_code == 403
-    assert role.client.post("/sync", content=b"garbage", headers={"x-dsp-signature": "00"}).status_code == 403
-    transport = HttpTransport(role.config.ledger.host, role.config.ledger.port, b"wrong key")
-    with pytest.raises(OSError, match="403"):
+TRANSPORTS = {
+    "http": lambda role, key: HttpTransport(role.config.ledger.host, role.config.ledger.port, key),
+    "grpc": lambda role, key: GrpcTransport(role.config.ledger.host, role.config.ledger.grpc_port, key),
+}
+
+
+@pytest.mark.parametrize(("name", "refusal"), [("http", "403"), ("grpc", "PERMISSION_DENIED")])
+def test_nobody_takes_slices_without_the_key(role, name, refusal):
+    transport = TRANSPORTS[name](role, b"wrong key")
+    with pytest.raises(OSError, match=refusal):
         transport.sync(SyncRequest("thief", 0, 0, 0, 0, 0))
     transport.close()
 
 
-def test_a_worker_gets_its_slice_over_http_and_gives_it_back(role):
-    slices = Slices(role.config, worker="w")
+@pytest.mark.parametrize(("name", "refusal"), [("http", "400"), ("grpc", "INVALID_ARGUMENT")])
+def test_a_sync_that_is_not_whole_records_is_refused(role, name, refusal):
+    transport = TRANSPORTS[name](role, sync_key(load_signer(role.config.path("secrets", "signing.json")).sync_secret))
+    with pytest.raises(OSError, match=refusal):
+        transport.sync(SyncRequest("w", 0, 0, 0, 0, 0, b"xyz"))
+    transport.close()
+
+
+def test_garbage_is_not_a_sync(role):
+    assert role.client.post("/sync", content=encode_request(SyncRequest("thief", 0, 0, 0, 0, 0))).status_code == 403
+    assert role.client.post("/sync", content=b"garbage", headers={"x-dsp-signature": "00"}).status_code == 403
+
+
+@pytest.mark.parametrize("transport", ["grpc", "http"])
+def test_a_worker_gets_its_slice_and_gives_it_back(role, transport):
+    ledger = msgspec.structs.replace(role.config.ledger, sync_transport=transport)
+    slices = Slices(msgspec.structs.replace(role.config, ledger=ledger), worker="w")
     slices.attach(np.array([1]))
 
     def granted() -> bool:
