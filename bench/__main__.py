@@ -1,11 +1,11 @@
-"""`python -m bench [standard|generator|engine|snapshot|corpus|badinput|quality] …`: see each module."""
+"""`python -m bench [standard|generator|engine|snapshot|corpus|badinput|audience|quality|pacing] …`: see each module."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput", "quality", "pacing")
+COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput", "audience", "quality", "pacing")
 
 
 def main() -> int:

@@ -174,6 +174,7 @@ def _scoped_keys(
 ) -> U8:
     """Keys of identifiers that mean something to one exchange or source only; one batch per scope."""
     keys = np.zeros((len(texts), KEY_BYTES), np.uint8)
+    texts, scopes = _binary(texts), _binary(scopes)
     there = pc.greater(pc.fill_null(pc.binary_length(texts), 0), 0)
     scopes = pc.fill_null(scopes, b"")
     for name in pc.unique(pc.filter(scopes, there)).to_pylist():
@@ -189,9 +190,14 @@ def _scoped_keys(
     return keys
 
 
+def _binary(column: pa.Array) -> pa.Array:
+    """A column of numbers as their digits."""
+    return column.cast(pa.string()).cast(pa.binary()) if pa.types.is_integer(column.type) else column
+
+
 def packed(column: pa.Array) -> tuple[U8, I64]:
-    """A binary column as (text, starts int64[n + 1]); null is empty."""
-    column = pc.fill_null(column, b"")
+    """A column as (text, starts int64[n + 1]); null is empty."""
+    column = pc.fill_null(_binary(column), b"")
     buffers = column.buffers()
     starts = np.frombuffer(buffers[1], np.int32, len(column) + 1, 4 * column.offset).astype(np.int64)
     return np.frombuffer(buffers[2] if buffers[2] is not None and buffers[2].size else b"\0", np.uint8), starts

@@ -30,6 +30,7 @@ from dsp.audience.store import KEY_BYTES, U8, StoreError
 
 CHUNK = 1 << 16  # people per transaction
 PARTS = 64  # of the spooled identity keys, by their first 6 bits
+LAST_SLOT = b"last slot"  # in the main table: the highest ever given, so that no number is given to another person
 SPOOL = "load"  # directory of the spooled keys while a bulk load runs
 
 _SPOOLED = np.dtype([("key", "u1", KEY_BYTES), ("slot", "<u4")])
@@ -66,7 +67,8 @@ class LmdbWriter:
                 elif self.bulk and resume is not None:
                     self._cut_back(txn, resume)
                 cursor = txn.cursor(self._people)
-                self._next = int.from_bytes(cursor.key(), "little") + 1 if cursor.last() else 1
+                last = int.from_bytes(cursor.key(), "little") if cursor.last() else 0
+                self._next = max(last, int.from_bytes(txn.get(LAST_SLOT) or b"", "little")) + 1
         except lmdb.Error as error:
             raise StoreError(f"{path}: {error}") from error
         if self.bulk:
@@ -273,6 +275,7 @@ class LmdbWriter:
         with self._env.begin(write=True) as txn:
             for one in ids:
                 txn.delete(one.tobytes(), db=self._ids)
+            txn.put(LAST_SLOT, (self._next - 1).to_bytes(SLOT_BYTES, "little"))
         self._deleted.clear()
 
 

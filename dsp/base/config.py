@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -59,6 +60,20 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     price_jump: float = 4.0  # the same for its average price
 
 
+class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Who is known: where profiles and frequency are, and who may look at them."""
+
+    store: Literal["lmdb", "aerospike"] = "lmdb"
+    aerospike_hosts: tuple[str, ...] = ()  # "name:port" of some nodes; the client finds the others
+    namespace: str = "dsp"
+    timeout_ms: int = 10  # of one batched read, at most; less where a bid's deadline leaves less
+    ttl_days: int = 0  # Aerospike: how long a profile lives after it was last loaded; 0 for ever
+    cache_people: int = 65_536  # hot profiles kept per worker for when the store doesn't answer; 0: none
+    cache_s: float = 60.0  # and how old one may be
+    bidder_hosts: int = 1  # hosts that bid; with more than one, a cap has one bid in flight per host
+    access: dict[str, tuple[str, ...]] = {}  # user of the machine -> load, read, export, erase; empty: the owner, all
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
@@ -66,6 +81,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     seed: int = 1
     bidder: BidderConfig = BidderConfig()
     ledger: LedgerConfig = LedgerConfig()
+    audience: AudienceConfig = AudienceConfig()
 
     @property
     def root(self) -> Path:

@@ -157,6 +157,8 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     table = pa.table(
         {
             "ifa": [IFA.format(1), IFA.format(2), None],
+            "user_id": pa.array([5, None, None], pa.int64()),
+            "exchange": pa.array([7, 7, 7], pa.int16()),
             "age_band": pa.array([3, None, 1], pa.int8()),
             "segments": ["5", None, "6"],
         }
@@ -169,6 +171,7 @@ def test_parquet_with_typed_columns(tmp_path: Path) -> None:
     assert second is not None
     assert (first["age_band"].item(), second["age_band"].item()) == (3, 0)
     assert first["segments"][0].item() == 5
+    assert profile(tmp_path, KIND_USER_ID, "5", 7) is not None
 
 
 def test_a_second_load_updates(tmp_path: Path) -> None:
