@@ -38,6 +38,9 @@ proto: install
 bench: install
 	$(BIN)/python -m bench
 
+bench-audience: install  # 10 million profiles: 3 minutes, 4 GB of disk
+	$(BIN)/python -m bench audience load --people 10000000
+
 quality: install
 	$(BIN)/python -m bench quality
 

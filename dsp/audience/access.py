@@ -1,6 +1,6 @@
 """Who may do what with profiles, and the log of it.
 
-``audience.access`` in the settings maps users of the machine to what they may do: load, read, export, erase. Without
+``audience.access`` in the settings lists users of the machine and what they may do: load, read, export, erase. Without
 it the owner of the data directory may do all, and nobody else anything. Every attempt is a line in
 ``log/access.jsonl``: when, who, what, allowed or not, how many people, and a reference number that the person who asked
 is shown. The line never says whom: a record about somebody's erasure must not be a trace of them.
@@ -38,7 +38,8 @@ def user_name(uid: int | None = None) -> str:
 def allow(config: Config, action: Action, *, people: int = 1, user: str | None = None) -> str:
     """Note the attempt and return its reference number. Raises `AccessError` where it isn't allowed."""
     name = user if user is not None else user_name()
-    allowed = action in config.audience.access.get(name, ()) if config.audience.access else _is_owner(config, user)
+    rules = config.audience.access
+    allowed = any(r.user == name and action in r.may for r in rules) if rules else _is_owner(config, user)
     reference = secrets.token_hex(4)
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,7 +54,7 @@ def allow(config: Config, action: Action, *, people: int = 1, user: str | None =
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     if not allowed:
-        who = ", ".join(sorted(n for n, may in config.audience.access.items() if action in may)) or "nobody"
+        who = ", ".join(sorted(r.user for r in rules if action in r.may)) or "nobody"
         raise AccessError(f"{name} may not {action} people; {who} may (audience.access in the settings)")
     return reference
 

@@ -19,11 +19,14 @@ from typing import Any
 
 import aerospike
 import numpy as np
+import numpy.typing as npt
 from aerospike import exception as ex
+from aerospike_helpers.batch import records as batch
+from aerospike_helpers.operations import operations
 
 from dsp.audience.cipher import RecordCipher
 from dsp.audience.frequency import Shown, States, add_event, set_lifecycle
-from dsp.audience.profile import P_PERSON, PROFILE, PROFILE_BYTES, PROFILE_VERSION
+from dsp.audience.profile import P_PERSON, PROFILE_BYTES, PROFILE_VERSION
 from dsp.audience.store import I64, KEY_BYTES, MAX_KEYS, U8, StoreError, StoreStats, settle_rows
 
 SET = "people"
@@ -34,7 +37,9 @@ AGAIN = (3, 5, 14)  # another generation, created meanwhile, key busy: a hot key
 TRIES = 8  # of a frequency write that somebody else's write came between
 DEFAULT_TIMEOUT_MS = 10
 WRITE_TIMEOUT_MS = 1_000
+WRITE_PEOPLE = 500  # per batched write
 _NOBODY = bytes(PROFILE_BYTES)
+_WRITING = {"total_timeout": 10 * WRITE_TIMEOUT_MS, "socket_timeout": 10 * WRITE_TIMEOUT_MS, "max_retries": 1}
 
 log = logging.getLogger(__name__)
 
@@ -189,35 +194,66 @@ class AerospikeWriter:
         self._namespace, self._cipher = namespace, cipher
         self._ttl = ttl_s if ttl_s else aerospike.TTL_NEVER_EXPIRE
 
-    def write(self, records: np.ndarray[Any, np.dtype[np.void]], keys: U8, given: U8 | None = None) -> None:
+    def write(self, records: npt.NDArray[np.void], keys: U8, given: U8 | None = None) -> None:
         """Write people; arguments as `LmdbWriter.write`. States stay. Raises `StoreError`."""
-        for record, row in zip(records, keys, strict=True):
-            names = [one.tobytes() for one in row if one.any()]
-            if not names:
-                raise ValueError("a person without an identity key could never be found")
-            self._write_one(np.array([record], PROFILE), names, given)
+        if not keys.any(axis=(1, 2)).all():
+            raise ValueError("a person without an identity key could never be found")
+        for start in range(0, len(records), WRITE_PEOPLE):
+            part = records[start : start + WRITE_PEOPLE].copy()
+            part["version"] = PROFILE_VERSION
+            self._write_part(part, keys[start : start + WRITE_PEOPLE], given)
 
-    def _write_one(self, record: np.ndarray[Any, np.dtype[np.void]], names: list[bytes], given: U8 | None) -> None:
-        plain = record.view(np.uint8).reshape(1, PROFILE_BYTES)
-        record["version"] = PROFILE_VERSION
-        old = next((bins for bins in map(self._get, names) if bins is not None and PROFILE_BIN in bins), None)
-        if old is not None:
-            names = names + [name for name in _split(old.get(IDS_BIN)) if name not in names]
-            before = np.frombuffer(bytes(old[PROFILE_BIN]), np.uint8)
-            if given is not None and len(before) == PROFILE_BYTES:
-                before = before.reshape(1, PROFILE_BYTES).copy()
-                if self._cipher is not None:
-                    self._cipher.open(before)
-                plain[:, 1:] = np.where(given[1:] > 0, plain[:, 1:], before[:, 1:])
-        if not record["person"][0]:
-            plain[0, P_PERSON : P_PERSON + 8] = np.frombuffer(names[0][:8], np.uint8)
+    def _write_part(self, records: npt.NDArray[np.void], keys: U8, given: U8 | None) -> None:
+        """One batched read of who is there, one batched write of who shall be."""
+        plain = records.view(np.uint8).reshape(len(records), PROFILE_BYTES)
+        people = [[one.tobytes() for one in row if one.any()] for row in keys]
+        known = self._read_many([name for names in people for name in names])
+        states: list[Any] = []
+        for i, names in enumerate(people):
+            old = next((known[name] for name in names if PROFILE_BIN in known.get(name, {})), None)
+            states.append(next((known[name][STATE_BIN] for name in names if STATE_BIN in known.get(name, {})), None))
+            if old is not None:
+                names += [name for name in _split(old.get(IDS_BIN)) if name not in names]
+                before = np.frombuffer(bytes(old[PROFILE_BIN]), np.uint8)
+                if given is not None and len(before) == PROFILE_BYTES:
+                    before = before.reshape(1, PROFILE_BYTES).copy()
+                    if self._cipher is not None:
+                        self._cipher.open(before)
+                    plain[i, 1:] = np.where(given[1:] > 0, plain[i, 1:], before[0, 1:])
+            if not records["person"][i]:
+                plain[i, P_PERSON : P_PERSON + 8] = np.frombuffer(names[0][:8], np.uint8)
         if self._cipher is not None:
             self._cipher.seal(plain)
-        bins: dict[str, Any] = {PROFILE_BIN: plain.tobytes(), IDS_BIN: b"".join(names)}
-        if old is not None and STATE_BIN in old:
-            bins[STATE_BIN] = old[STATE_BIN]
-        for name in names:
-            self._put(name, bins, {"ttl": self._ttl})
+        self._write_many(
+            (name, _operations(plain[i].tobytes(), b"".join(names), states[i]))
+            for i, names in enumerate(people)
+            for name in names
+        )
+
+    def _read_many(self, names: list[bytes]) -> dict[bytes, dict[str, Any]]:
+        """The bins of those of ``names`` that there are."""
+        try:
+            answer = self._client.batch_read([self._key(name) for name in names], [*_BINS, IDS_BIN], _WRITING)
+        except ex.AerospikeError as error:
+            raise StoreError(f"Aerospike: {error.msg or error}") from error
+        found = {}
+        for name, record in zip(names, answer.batch_records, strict=True):
+            if record.result == OK:
+                found[name] = dict(record.record[2])
+            elif record.result != NOT_FOUND:
+                raise StoreError(f"Aerospike: result {record.result} of a key")
+        return found
+
+    def _write_many(self, rows: Iterable[tuple[bytes, list[Any]]]) -> None:
+        policy = {"ttl": self._ttl}
+        asked = batch.BatchRecords([batch.Write(self._key(name), ops, policy=policy) for name, ops in rows])
+        try:
+            answer = self._client.batch_write(asked, _WRITING)
+        except ex.AerospikeError as error:
+            raise StoreError(f"Aerospike: {error.msg or error}") from error
+        bad = [record.result for record in answer.batch_records if record.result != OK]
+        if bad:
+            raise StoreError(f"Aerospike: {len(bad)} records not written, first result {bad[0]}")
 
     def count(self, shown: Iterable[tuple[bytes, Shown]]) -> None:
         """Add billed impressions (subject, what was shown) under every id of the person. Raises `StoreError`."""
@@ -310,6 +346,12 @@ class AerospikeWriter:
 
     def _key(self, name: bytes) -> tuple[str, str, bytearray]:
         return (self._namespace, SET, bytearray(name))
+
+
+def _operations(profile: bytes, ids: bytes, state: Any) -> list[Any]:
+    """What a record of a person is written as; a state goes to ids that are new to it, and stays with the others."""
+    out = [operations.write(PROFILE_BIN, profile), operations.write(IDS_BIN, ids)]
+    return out if state is None else [*out, operations.write(STATE_BIN, state)]
 
 
 def _split(ids: Any) -> list[bytes]:

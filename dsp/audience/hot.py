@@ -53,7 +53,7 @@ class _Counter:
 
 
 class HotProfiles:
-    """See the module. Wrap it around a `Guard`-less store, and a `Guard` around it is not needed: it never raises."""
+    """See the module. It goes around a `Guard`, and like it never raises."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class HotProfiles:
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """``people``: how many are kept at most (rounded up to a power of two); ``store`` should be a `Guard`."""
+        """``people``: how many are kept at most (rounded up to a power of two)."""
         self.store = store
         self.stats: StoreStats = store.stats
         self.served = 0  # people answered from here

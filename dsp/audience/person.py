@@ -7,6 +7,7 @@ every file of the data directory for the identifier and its keys, raw and as hex
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -112,43 +113,33 @@ class People:
         return None
 
     def forget(self, keys: list[bytes], identifier: str = "") -> Erasure:
-        """Erase the person behind ``keys``, then look for traces; raises `StoreError` where a store can't be changed."""
+        """Erase the person behind ``keys``, then look for traces. Raises `StoreError`."""
         done = Erasure()
-        needles = set(keys)
+        needles, subjects = set(keys), set(keys)
         if self._remote is not None:
-            for key in keys:
-                removed = self._remote.forget(key)
-                done.profiles += 1 if removed else 0
-                done.ids += removed
+            removed = sum(self._remote.forget(key) for key in keys)
+            done.profiles, done.ids = min(removed, 1), removed
         elif (profiles_path(self.config.root) / "data.mdb").exists():
-            self._forget_local(keys, needles, done)
+            for key in keys:
+                slot, ids = self._slot(key)
+                if slot is not None:
+                    needles.update(ids)
+                    subjects.update([person_subject_of(self._raw(slot)), *ids])
+                    done.profiles += 1
+                    done.ids += len(ids)
+            with LmdbWriter(profiles_path(self.config.root), cipher=self._cipher) as writer:
+                for key in keys:
+                    writer.delete(np.frombuffer(key, np.uint8).reshape(1, 1, KEY_BYTES))
+                writer.finish()
+                writer.wipe()
         if (frequency_path(self.config.root) / "data.mdb").exists():
-            self._forget_states(needles, done)
+            states = LmdbFrequencyWriter(frequency_path(self.config.root))
+            done.states = states.forget(subjects)
+            states.wipe()
+            states.close()
         tell_forgotten(self.config.root)
         scan(self.config.root, sorted(needles | spellings(identifier)), done)
         return done
-
-    def _forget_local(self, keys: list[bytes], needles: set[bytes], done: Erasure) -> None:
-        for key in keys:
-            slot, ids = self._slot(key)
-            if slot is None:
-                continue
-            raw = self._raw(slot)
-            needles.update(ids)
-            self._subject = person_subject_of(raw)
-            done.profiles += 1
-            done.ids += len(ids)
-            self._subjects = [self._subject, *ids]
-        with LmdbWriter(profiles_path(self.config.root), cipher=self._cipher) as writer:
-            writer.delete(np.frombuffer(b"".join(keys), np.uint8).reshape(1, -1, KEY_BYTES))
-            writer.finish()
-            writer.wipe()
-
-    def _forget_states(self, needles: set[bytes], done: Erasure) -> None:
-        writer = LmdbFrequencyWriter(frequency_path(self.config.root))
-        done.states = writer.forget([*getattr(self, "_subjects", []), *needles])
-        writer.wipe()
-        writer.close()
 
     def _slot(self, key: bytes) -> tuple[bytes | None, list[bytes]]:
         """(slot of the person with this key or None, all keys of the person)."""
@@ -184,23 +175,17 @@ class People:
                 return [state for state in map(txn.get, subjects) if state is not None]
 
 
-class _environment:  # noqa: N801 (reads as a function)
+@contextlib.contextmanager
+def _environment(path: Path, tables: int = 4) -> Iterator[lmdb.Environment | None]:
     """A read-only LMDB environment, or None where the file isn't there."""
-
-    def __init__(self, path: Path, tables: int = 4) -> None:
-        self._path, self._tables = path, tables
-        self._env: lmdb.Environment | None = None
-
-    def __enter__(self) -> lmdb.Environment | None:
-        if (self._path / "data.mdb").exists():
-            self._env = lmdb.open(
-                str(self._path), readonly=True, create=False, max_dbs=self._tables, map_size=MAP_BYTES, readahead=False
-            )
-        return self._env
-
-    def __exit__(self, *_: object) -> None:
-        if self._env is not None:
-            self._env.close()
+    if not (path / "data.mdb").exists():
+        yield None
+        return
+    env = lmdb.open(str(path), readonly=True, create=False, max_dbs=tables, map_size=MAP_BYTES, readahead=False)
+    try:
+        yield env
+    finally:
+        env.close()
 
 
 def person_subject_of(raw: bytes) -> bytes:
@@ -255,9 +240,7 @@ def spellings(identifier: str) -> set[bytes]:
     return {text.encode() for text in (identifier, identifier.lower(), identifier.upper(), identifier.replace("-", ""))}
 
 
-def scan(
-    root: Path, needles: list[bytes], done: Erasure, progress: Callable[[int], None] = lambda files: None
-) -> None:
+def scan(root: Path, needles: list[bytes], done: Erasure, progress: Callable[[int], None] = lambda files: None) -> None:
     """Look for ``needles``, as they are and as hex, in every file below ``root``; the secrets hold none by design."""
     wanted = [*needles, *(n.hex().encode() for n in needles if len(n) == KEY_BYTES)]
     for directory, _, names in os.walk(root):

@@ -60,6 +60,13 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     price_jump: float = 4.0  # the same for its average price
 
 
+class AccessConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What one user of the machine may do with people."""
+
+    user: str
+    may: tuple[Literal["load", "read", "export", "erase"], ...]
+
+
 class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Who is known: where profiles and frequency are, and who may look at them."""
 
@@ -71,7 +78,7 @@ class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     cache_people: int = 65_536  # hot profiles kept per worker for when the store doesn't answer; 0: none
     cache_s: float = 60.0  # and how old one may be
     bidder_hosts: int = 1  # hosts that bid; with more than one, a cap has one bid in flight per host
-    access: dict[str, tuple[str, ...]] = {}  # user of the machine -> load, read, export, erase; empty: the owner, all
+    access: tuple[AccessConfig, ...] = ()  # who may do what with people; empty: the owner of the data, everything
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -78,7 +78,7 @@ def test_a_wrong_catalog_file_is_told_by_line(run: Callable[..., Any], tmp_path:
 
 
 def test_people_are_loaded_and_counted(run: Callable[..., Any], tmp_path: Path) -> None:
-    assert json.loads(run("audience", "stats", "--json").stdout) == {"people": 0}
+    assert json.loads(run("audience", "stats", "--json").stdout)["people"] == 0
     file = tmp_path / "people.csv"
     file.write_text("ifa,age_band\n38400000-8cf0-11bd-b23e-10b96e40000d,3\n38400000-8cf0-11bd-b23e-10b96e40000e,99\n")
     result = run("audience", "load", file, "--json")
@@ -86,9 +86,44 @@ def test_people_are_loaded_and_counted(run: Callable[..., Any], tmp_path: Path) 
     report = json.loads(result.stdout)
     assert (report["loaded"], report["rejected"]) == (1, 1)
     assert Path(report["rejects"]).exists()
-    assert json.loads(run("audience", "stats", "--json").stdout) == {"people": 1}
+    assert json.loads(run("audience", "stats", "--json").stdout)["people"] == 1
     file.write_text("colour\nred\n")
     assert run("audience", "load", file).exit_code == 2
+
+
+def test_a_person_is_looked_up_exported_and_forgotten(run: Callable[..., Any], tmp_path: Path) -> None:
+    ifa = "38400000-8cf0-11bd-b23e-10b96e40000d"
+    file = tmp_path / "people.csv"
+    file.write_text(f"ifa,imei_md5,age_band,consent,segments\n{ifa},0123456789abcdef0123456789abcdef,3,1,7\n")
+    assert run("audience", "load", file).exit_code == 0
+    found = json.loads(run("audience", "get", ifa, "--json").stdout)
+    assert (found["age_band"], found["segments"], found["identifiers"]) == (3, [{"number": 7}], 2)
+    out = tmp_path / "them.json"
+    assert run("audience", "export", ifa, "--out", out).exit_code == 0
+    assert json.loads(out.read_text()) == found
+    sample = tmp_path / "segment.parquet"
+    assert "1 members" in run("audience", "lookalike", "7", "--out", sample).stdout
+    left = run("audience", "forget", ifa, "--json")  # the file that was loaded lies in the data directory
+    assert left.exit_code == 1
+    assert json.loads(left.stdout)["traces"] == ["people.csv"]
+    assert run("audience", "load", file).exit_code == 0
+    file.unlink()
+    gone = json.loads(run("audience", "forget", ifa, "--json").stdout)
+    assert (gone["profiles"], gone["ids"], gone["traces"]) == (1, 2, [])
+    assert json.loads(run("audience", "get", ifa, "--json").stdout) is None
+    by_imei = run("audience", "get", "0123456789ABCDEF0123456789ABCDEF", "--kind", "imei_md5")
+    assert "nobody is known" in by_imei.stdout
+    assert run("audience", "get", ifa, "--kind", "shoe").exit_code == 2
+
+
+def test_a_cluster_is_sized(run: Callable[..., Any]) -> None:
+    small, large = (
+        json.loads(run("audience", "size", "--people", people, "--qps", "100000", "--json").stdout)
+        for people in ("1e7", "1e9")
+    )
+    assert small["nodes"] < large["nodes"]
+    assert large["records"] == 6_000_000_000
+    assert "USD a month" in run("audience", "size", "--people", "1e8", "--qps", "1e5").stdout
 
 
 def test_training_without_logs_says_what_to_do_and_a_prior_needs_none(run: Callable[..., Any]) -> None:
