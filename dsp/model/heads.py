@@ -1,7 +1,8 @@
 """From labelled rows to a calibrated `Network`: the trainer's numerics, without files or clocks.
 
 Per head: cross-validated MAP regression around the prior head, then the shared hidden layer where there is enough to
-learn it from, then Platt calibration on out-of-sample logits. A head without labels keeps the prior's weights.
+learn it from (taught by boosted trees where those are better), then Platt calibration on out-of-sample logits. A head
+without labels keeps the prior's weights.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import numpy.typing as npt
 from dsp.model.deep import Layer, Task, fit_layer
 from dsp.model.logistic import Fit, Sample, cross_validate, fit_map, platt
 from dsp.model.network import Network
+from dsp.model.teacher import soft_labels
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-FOLDS = 3
+FOLDS = 5
 MAX_NEGATIVES = 100_000  # per head; a random part of more stands for all of them by weight
 _LAYER_POSITIVES = 500  # of the first head: with less, a hidden layer has nothing to learn
 
@@ -109,5 +111,6 @@ def _layer(
         if (~held).any():
             start = Fit(prior.linear[:, h], float(prior.bias[h]), 0.0)
             base[~held] = fit_map(sample[~held], start, fits[h].penalty, fits[h]).logits(sample.x[~held])
-        tasks.append(Task(sample, base, held))
-    return fit_layer(tasks, seed, lambda share: tick(0.6 + 0.35 * share))
+        tasks.append(Task(sample, base, held, soft_labels(sample, folds[h], outside[h], seed)))
+        tick(0.6 + 0.15 * (h + 1) / len(samples))
+    return fit_layer(tasks, seed, lambda share: tick(0.75 + 0.2 * share))

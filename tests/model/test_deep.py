@@ -19,7 +19,7 @@ def tasks(interaction: float) -> list[Task]:
         x = rng.normal(size=(N, FEATURES)).astype(np.float32)
         base = x[:, 0].astype(np.float64) - 0.5
         y = (rng.random(N) < sigmoid(base + strength * x[:, 1] * x[:, 2])).astype(np.float64)
-        out.append(Task(Sample(x, y, np.ones(N)), base, np.arange(N) % 3 == 0))
+        out.append(Task(Sample(x, y, np.ones(N)), base, np.arange(N) % 3 == 0, y))
     return out
 
 
