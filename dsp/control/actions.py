@@ -5,7 +5,8 @@ in, with the actions that came of it; how many are still to come follows from th
 truncated (of yesterday's actions only the quick ones are known), so their distribution is estimated backwards: of the
 actions known at age k, the share that came in the last step, over all hours that are old enough to tell. That is the
 chain-ladder method of loss reserving, and the nonparametric maximum likelihood for right-truncated data (Lagakos,
-Barraj, De Gruttola 1988).
+Barraj, De Gruttola 1988). Where no hour is old enough to tell, exponential delays of several means stand in, weighed by
+how likely they make what was seen: instant actions soon look instant, and slow ones slow.
 
 Cost per action at multiplier m is ``kappa · m``: a bid is m times the value, a price a part of the bid. Actions are
 Poisson, so kappa's estimate is spend (at m = 1, as far as it is ripe) per action, with a prior that weighs ``PRIOR``
@@ -23,13 +24,15 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 HOURS = 30 * 24
-EDGES_H = np.array([1, 2, 4, 8, 16, 24, 48, 96, 168, 336, HOURS], np.float64)  # ages at which delays are told apart
+EDGES_H = np.array(
+    [0.25, 1, 2, 4, 8, 16, 24, 48, 96, 168, 336, HOURS], np.float64
+)  # ages at which delays are told apart
 PRIOR = 8.0
 FADE_H = 14 * 24.0
 CORRECT = 1.5  # a past above or below target moves what is allowed by no more than this
-_PRIOR_DELAY_H = 20.0
-_PRIOR_DELAYS = 3.0  # actions that the prior of delays weighs
-_POOL = 10.0  # actions that the delays of all line items weigh for one of them
+MEANS_H = np.array([0.1, 0.5, 2, 6, 12, 24, 48, 96])  # of the exponential delays that are thought of before data tell
+_PRIOR_DELAYS = 6.0  # actions that these weigh against the delays as seen
+_POOL = 20.0  # actions that the delays of all line items weigh for one of them
 
 
 @dataclass
@@ -90,12 +93,24 @@ class Actions:
         old = age >= EDGES_H[None, :]  # hours that have lived through the step
         late = np.einsum("lha,ha->la", self.delays, old, dtype=np.float64)
         all_of = np.einsum("lha,ha->la", np.cumsum(self.delays, 2), old, dtype=np.float64)
-        prior = 1.0 - np.exp(-EDGES_H / _PRIOR_DELAY_H)
-        usual = (prior - np.concatenate([[0.0], prior[:-1]])) / prior
-        pooled = (late.sum(0) + _PRIOR_DELAYS * usual) / (all_of.sum(0) + _PRIOR_DELAYS)
-        hazard = (late + _POOL * pooled) / (all_of + _POOL)
+        usual = self._likely()
+        step = usual - np.concatenate([np.zeros((len(usual), 1)), usual[:, :-1]], 1)
+        hazard = (late + _PRIOR_DELAYS * step / usual) / (all_of + _PRIOR_DELAYS)
         tail = np.cumprod((1.0 - hazard[:, :0:-1]), 1)[:, ::-1]
         return np.concatenate([tail, np.ones((len(tail), 1))], 1)
+
+    def _likely(self) -> F64:
+        """The same from exponential delays of several means, weighed by their likelihood (truncated at today)."""
+        share = 1.0 - np.exp(-EDGES_H[None, :] / MEANS_H[:, None])
+        log_step = np.log(np.maximum(share - np.concatenate([np.zeros((len(MEANS_H), 1)), share[:, :-1]], 1), 1e-12))
+        age = (self.hour - np.arange(HOURS)) % HOURS + 0.5
+        log_known = np.log1p(-np.exp(-age[None, :] / MEANS_H[:, None]))
+        by_age, by_hour = self.delays.sum(1, dtype=np.float64), self.delays.sum(2, dtype=np.float64)
+        likelihood = by_age @ log_step.T - by_hour @ log_known.T
+        together = likelihood.sum(0) * min(1.0, _POOL / max(float(by_age.sum()), 1.0))
+        likelihood = likelihood + together
+        weight = np.exp(likelihood - likelihood.max(1, keepdims=True))
+        return np.asarray(weight / weight.sum(1, keepdims=True) @ share)
 
     def kappa(self, prior: F64) -> F64:
         """Cost per action at m = 1, [L]; ``prior`` is what it is thought to be without data."""

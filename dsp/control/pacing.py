@@ -14,7 +14,8 @@ All state is in `Pacing`, arrays over L line items; whoever keeps them (`dump`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -186,3 +187,65 @@ class Pacing:
         counted = able & self.response.known & ~self.response.dark
         self.seen[:, half] += np.where(counted, spend * np.exp(-self.response.elasticity * log_m), 0.0)
         self.watched[:, half] += np.where(counted, seconds, 0.0)
+
+
+# What of a line item is worth keeping over a restart: `dump` row layout, float32.
+KEPT = DAY_BINS + 7 + 1 + 7 + 1 + 8
+
+
+def dump(pacing: Pacing) -> npt.NDArray[np.float32]:
+    """What was learned, [L, KEPT]; today's half hours and the last minutes' multipliers are not in it."""
+    t, r = pacing.traffic, pacing.response
+    columns = [t.day, t.week, t.days[:, None], t.weeks, t.usual[:, None], r.level[:, None], r.elasticity[:, None], r.p]
+    columns += [r.price[:, None], pacing.log_m[:, None], pacing.common[:, None]]
+    return np.concatenate(columns, 1).astype(np.float32)
+
+
+def load(kept: npt.NDArray[np.float32]) -> Pacing:
+    """The inverse of `dump`; a row of NaN is a line item that nothing is known of."""
+    n = len(kept)
+    known = np.isfinite(kept).all(1)
+    fresh = Pacing.fresh(n)
+    rows = np.where(known[:, None], kept.astype(np.float64), dump(fresh).astype(np.float64))
+    day, week, days, weeks, usual, level, elasticity, p, price, log_m, common = np.split(
+        rows, np.cumsum([DAY_BINS, 7, 1, 7, 1, 1, 1, 3, 1, 1]), 1
+    )
+    traffic = Traffic(day, week, days[:, 0], weeks, usual[:, 0])
+    response = fresh.response
+    response.level, response.elasticity, response.p = level[:, 0], elasticity[:, 0], p
+    response.price = price[:, 0]
+    response.known = known & (price[:, 0] > 0)
+    response.p[:, 0] = np.where(
+        response.known, np.minimum(p[:, 0] + 0.25, 9.0), p[:, 0]
+    )  # the world moved on meanwhile
+    history = np.tile(log_m[:, 0], (LAG_STEPS, 1))
+    return Pacing(traffic, response, log_m[:, 0], common[:, 0], history, *np.zeros((2, n, DAY_BINS)))
+
+
+def regroup(pacing: Pacing, rows: npt.NDArray[np.int64], others: Pacing) -> Pacing:
+    """The same for other line items: row i is what row ``rows[i]`` was, or row i of ``others`` where that is < 0."""
+    old = rows >= 0
+    if not old.any():
+        others.day = pacing.day
+        return others
+    source = np.where(old, rows, 0)
+
+    def move(new: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.where(old.reshape(-1, *[1] * (new.ndim - 1)), before[source], new)
+
+    def move_all(new: Any, before: Any) -> Any:
+        names = [f.name for f in fields(new)]
+        return type(new)(**{name: move(getattr(new, name), getattr(before, name)) for name in names})
+
+    out = Pacing(
+        move_all(others.traffic, pacing.traffic),
+        move_all(others.response, pacing.response),
+        move(others.log_m, pacing.log_m),
+        move(others.common, pacing.common),
+        np.where(old, pacing.history[:, source], others.history),
+        move(others.seen, pacing.seen),
+        move(others.watched, pacing.watched),
+        pacing.day,
+    )
+    out.curve = Curve.of(move(others.curve.nodes, pacing.curve.nodes))
+    return out

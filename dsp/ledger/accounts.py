@@ -70,13 +70,14 @@ class Line:
     """A line item with its chain of budgets, itself first. ``media`` and ``margin`` add up to what was posted."""
 
     __slots__ = (
-        *("active", "chain", "currency", "hourly", "id", "least_micros", "margin", "margin_ppm", "media", "name"),
-        *("plan", "slack_micros", "stopped", "zone"),
+        *("active", "chain", "currency", "hourly", "id", "least_micros", "margin", "margin_ppm", "media", "multiplier"),
+        *("name", "plan", "slack_micros", "stopped", "zone"),
     )
 
     def __init__(self, line_id: int, chain: tuple[Account, ...], currency: str, name: str, margin_ppm: int) -> None:
         self.id, self.chain, self.currency, self.name, self.margin_ppm = line_id, chain, currency, name, margin_ppm
         self.least_micros = 1
+        self.multiplier = 1.0  # pacing (`dsp.ledger.pacer`)
         self.slack_micros = 0  # of each slice: what its reservations may be counted below their full amount
         self.active = False  # in the plan, not paused, in flight, not stopped by a brake
         self.stopped = False

@@ -34,6 +34,7 @@ from dsp.ledger.brakes import Brakes
 from dsp.ledger.database import open_database
 from dsp.ledger.grants import Granting
 from dsp.ledger.journal import Journal
+from dsp.ledger.pacer import Pacer
 from dsp.ledger.periods import ALL_TIME, periods_of
 from dsp.ledger.plan import BILLABLE_BILLING, BILLABLE_WIN, NO_LIMIT, Plan
 from dsp.ledger.rows import Charge, Side, entry_row, event_row, grant_row, lease_row, line_row, ref
@@ -49,6 +50,7 @@ from dsp.ledger.schema import (
     LEASE_OPEN,
     LEASES,
     LINES,
+    PACING,
     RATES,
     STOPS,
     TALLIES,
@@ -56,7 +58,7 @@ from dsp.ledger.schema import (
     token_id,
 )
 from dsp.ledger.ticket import UNFILLED, Notice, charge_micros
-from dsp.log.outcomes import BILLING, LOSS, WIN
+from dsp.log.outcomes import BILLING, DEFAULTED, LOSS, REGISTERED, WIN
 
 OutcomeRow = tuple[int, int, int, int, float]
 EVERYTHING = (0, 0)  # the stop that is the kill switch
@@ -74,6 +76,7 @@ class Books:
         self.journal = Journal(engine)
         self.granting = Granting(config, self.journal.raise_epoch())
         self.brakes = Brakes(config)
+        self.pacer = Pacer(self.granting)
         self.counts: Counter[str] = Counter()
         self.stops: dict[tuple[int, int], tuple[str, str, int]] = {}  # (kind, ref) -> reason, detail, time ms
         self.rates: dict[tuple[str, str], float] = {}  # (code, ISO date) -> USD
@@ -140,6 +143,7 @@ class Books:
         journal.drop_grants(granting.dropped_slots)
         journal.add_balances([(*key, *amounts) for key, amounts in self._new_balances.items()])
         journal.add_tallies([(*key, *numbers) for key, numbers in self._new_tallies.items()])
+        self.pacer.keep(journal)
         granting.dirty_lines.clear()
         granting.dirty_leases.clear()
         granting.dirty_slots.clear()
@@ -175,6 +179,7 @@ class Books:
     def tick(self, mono_ns: int, time_ms: int, *, close: bool = True) -> None:
         """Let time pass: leases end, buckets close (unless notices of them may wait somewhere), periods begin."""
         self.granting.tick(mono_ns, time_ms, close=close)
+        self.pacer.tick(time_ms)
 
     def sync(self, request: SyncRequest, mono_ns: int, time_ms: int) -> SyncReply:
         """Answer a worker, after a `tick`; the answer may go out after the batch."""
@@ -234,6 +239,8 @@ class Books:
         self._new_outcomes.append((ticket.bid_id, notice.kind, notice.time_ms, price, value))
         charge = charge_micros(ticket, notice.price_micros) if notice.kind in {WIN, BILLING} else 0
         self._tally(ticket.line_item, notice.kind, 1, charge, 0, 0.0 if notice.kind == LOSS else value)
+        if REGISTERED <= notice.kind <= DEFAULTED:
+            self.pacer.acted(ticket.line_item, notice.kind, ticket.time_s, notice.time_ms)
 
     def _charge(self, notices: list[Notice]) -> None:
         """Post billable events that have no entry yet: min(charge, r); the rest is disputed (rule 8)."""
@@ -280,6 +287,7 @@ class Books:
         self.counts["late_wins"] += charge.late
         margin = line.add_media(ticket.period, charge.posted)
         self._spend(line, ticket.period, charge.posted + margin)
+        self.pacer.charged(line, ticket.time_s, charge.notice.time_ms, charge.posted + margin)
         if margin:
             self._book(MARGIN, line.id, ticket.period, line.currency, credit=margin)
         self._book(PAYABLE, ticket.exchange, ticket.period, line.currency, credit=charge.posted + charge.excess)
@@ -395,6 +403,7 @@ class Books:
                 line.media[row.period] = line.media.get(row.period, 0) + micros
             if row.kind == MARGIN:
                 line.margin[row.period] = line.margin.get(row.period, 0) - micros
+        self.pacer.load(journal.read(PACING))
         for row in journal.read(RATES):
             self.rates[row.code, row.day] = row.usd
         for row in journal.read(STOPS):

@@ -230,8 +230,8 @@ class Granting:
         rows = np.array(
             [
                 (
-                    *(s.line.id, s.period, s.granted, s.returned, s.posted, s.settled, s.line.least_micros, 1.0),
-                    *(s.recall, s.line.slack_micros),
+                    *(s.line.id, s.period, s.granted, s.returned, s.posted, s.settled, s.line.least_micros),
+                    *(s.line.multiplier, s.recall, s.line.slack_micros),
                 )
                 for s in slots
             ],

@@ -58,6 +58,9 @@ class LinePlan:
     margin_ppm: int = 0  # the agency's margin, millionths of media cost
     max_bid_cpm_micros: int = 0  # a bid above this is a fault (0: not watched)
     minute_micros: int = 0  # more spend than this within a minute is a fault (0: not watched)
+    pacing: str = "even"  # control.pacing.SHAPES
+    target_micros: int = 0  # cost per action to hold (0: none), account currency,
+    target_stage: str = ""  # of this outcome
     tolerance_ppm: int = 0  # how far reservations may be counted below their full amount, of the budget (rule 11)
 
 
@@ -114,6 +117,10 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
         *(items[key] for key in ("id", "campaign_id", "advertiser_id", "currency", "name")),
         *(_column(items, "status", "active"), _column(items, "start_s", 0), _column(items, "end_s", FOREVER_S)),
         *(_column(items, "minute_micros", 0), _column(items, "tolerance_ppm", 0)),
+        zip(
+            *(_column(items, "pacing", "even"), _column(items, "target_micros", 0), _column(items, "target_stage", "")),
+            strict=False,
+        ),
     )
     paused = dict(
         zip(snapshot.li_i[:, LI_ID].tolist(), (snapshot.li_i[:, LI_FLAGS] & LIF_PAUSED).tolist(), strict=True)
@@ -134,11 +141,16 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
             margins.get(advertiser, 0),
             largest.get(item, 0),
             minute,
+            pacing,
+            target,
+            stage,
             tolerance,
         )
-        for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance in zip(
-            *columns, strict=False
-        )
+        for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance, (
+            pacing,
+            target,
+            stage,
+        ) in zip(*columns, strict=False)
     ]
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     SmallInteger,
     String,
@@ -172,6 +173,14 @@ STOPS = Table(  # line items that a brake or a person has stopped; (0, 0) is eve
     Column("detail", String, nullable=False),
     Column("time_ms", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+)
+
+PACING = Table(  # what pacing has learned of a line item (`control.pacing.dump`): a cache, not books
+    "pacing",
+    METADATA,
+    Column("line_item", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("state", LargeBinary, nullable=False),
 )
 
 LEASE_OPEN, LEASE_OVER = 1, 2
