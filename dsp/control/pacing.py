@@ -204,7 +204,7 @@ def dump(pacing: Pacing) -> npt.NDArray[np.float32]:
 def load(kept: npt.NDArray[np.float32]) -> Pacing:
     """The inverse of `dump`; a row of NaN is a line item that nothing is known of."""
     n = len(kept)
-    known = np.isfinite(kept).all(1)
+    known = np.asarray(np.isfinite(kept).all(axis=1), bool)
     fresh = Pacing.fresh(n)
     rows = np.where(known[:, None], kept.astype(np.float64), dump(fresh).astype(np.float64))
     day, week, days, weeks, usual, level, elasticity, p, price, log_m, common = np.split(
