@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.machine import cpu_seconds
 from bench.procs import SERVER_CPU, pin
 from dsp.audience.aerospike_store import SET, AerospikeStore, AerospikeWriter, connect, hosts_from
 from dsp.audience.frequency import Shown, States
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--hosts", default="127.0.0.1:3000")
     parser.add_argument("--people", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--pid", type=int, default=0, help="of the server, to measure its CPU per key")
     args = parser.parse_args(argv)
     pin(SERVER_CPU)
     hosts = hosts_from(args.hosts)
@@ -44,7 +46,11 @@ def main(argv: list[str]) -> int:
     print(json.dumps(record_size(client)), flush=True)
     held = True
     for keys_per_request in (1, 2):
+        server = cpu_seconds(args.pid) if args.pid else 0.0
         row = measure(AerospikeStore(hosts, timeout_ms=1000), names, keys_per_request, args.seconds)
+        if args.pid:  # the warming turn is a tenth of it, and is left out
+            used = (cpu_seconds(args.pid) - server) * args.seconds / (args.seconds + 0.5)
+            row["server_cpu_us_per_key"] = round(used / (row["batches"] * BATCH * keys_per_request) * 1e6, 2)
         empty = measure(EmptyStore(), names, keys_per_request, 1.0)
         row["added_cpu_us_per_request"] = round(row["cpu_us"] - empty["cpu_us"], 2)
         good = row["p50_us"] <= PROFILE_BAR_US and row["added_cpu_us_per_request"] <= CPU_BAR_US

@@ -23,6 +23,8 @@ import numba as nb
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.caps import FLIGHT, K_ID, K_KIND, K_LIMIT, K_WINDOW_S, MAX_CAP, PRODUCT, WINDOWS_S
+
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 
@@ -37,17 +39,8 @@ STATE_BYTES = HEADER_BYTES + MAX_EVENTS * EVENT_BYTES + MAX_TOTALS * TOTAL_BYTES
 S_EVENTS, S_TOTALS, S_LIFECYCLE = 1, 2, 3
 N_PRODUCTS = 5
 
-# What a cap counts: the kinds, in the order of an event's ids.
-KINDS = ("creative", "line_item", "campaign", "advertiser", "product")
-(CREATIVE, LINE_ITEM, CAMPAIGN, ADVERTISER, PRODUCT) = range(5)
-WINDOWS_S = {"minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "flight": 0}
-FLIGHT = 0
-MAX_CAP = MAX_EVENTS  # a larger one could not be counted
 KEEP_S = WINDOWS_S["week"]
-
-# A cap, as a row of int64[m, CAP_WIDTH]
-(K_KIND, K_ID, K_WINDOW_S, K_LIMIT) = range(4)
-CAP_WIDTH = 4
+assert MAX_CAP <= MAX_EVENTS
 
 
 class Shown(NamedTuple):

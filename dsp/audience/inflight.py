@@ -26,7 +26,8 @@ import numpy.typing as npt
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from dsp.audience.frequency import CAP_WIDTH, K_ID, K_KIND, KINDS, SUBJECT_BYTES, room
+from dsp.audience.frequency import SUBJECT_BYTES, room
+from dsp.base.caps import CAP_WIDTH, K_ID, K_KIND, KINDS
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]

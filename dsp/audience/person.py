@@ -23,7 +23,7 @@ import numpy.typing as npt
 from dsp.audience.aerospike_store import AerospikeWriter, connect
 from dsp.audience.cipher import RecordCipher
 from dsp.audience.columns import ID_COLUMNS, NEVER_D, HashText
-from dsp.audience.frequency import EVENT_BYTES, HEADER_BYTES, KINDS, N_PRODUCTS, S_LIFECYCLE, sound
+from dsp.audience.frequency import EVENT_BYTES, HEADER_BYTES, N_PRODUCTS, S_LIFECYCLE, sound
 from dsp.audience.hot import tell_forgotten
 from dsp.audience.identity import KIND_EID, identity_key, load_peppers
 from dsp.audience.lmdb_frequency import LmdbFrequencyWriter, frequency_path, person_subject
@@ -32,6 +32,7 @@ from dsp.audience.lmdb_store import IDS, MAP_BYTES, PEOPLE, profiles_path
 from dsp.audience.lmdb_writer import LmdbWriter
 from dsp.audience.profile import LIFECYCLE, PROFILE, PROFILE_BYTES, SCHEMA
 from dsp.audience.store import KEY_BYTES, StoreError
+from dsp.base.caps import KINDS
 from dsp.base.config import Config
 
 SCAN_BYTES = 1 << 24

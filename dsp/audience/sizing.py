@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 # Aerospike: https://aerospike.com/docs — 64 bytes of primary index per record, always in memory.
 INDEX_BYTES = 64
-# Measured by `python -m bench audience aerospike` (what the server says it uses, over its records):
-RECORD_BYTES = 448  # one identity key: profile, all ids, state of ten impressions
-READ_US = 6.0  # server CPU per key of a batch, one core
+# Measured by `python -m bench audience aerospike --pid N`: what the server says it uses, over its records, and its CPU.
+RECORD_BYTES = 241  # one identity key: profile and the person's ids
+READ_US = 4.0  # server CPU per key of a batch, one core
+# By the layout of a state (`dsp.audience.frequency`): header and totals, and each impression of the last week.
+STATE_BYTES, IMPRESSION_BYTES = 48, 24
 # Measured by `python -m bench audience load --people 10000000` (LMDB, file over people, 3 ids, 10 segments):
 LMDB_PERSON_BYTES = 238
-LMDB_READ_US = 1.4
 BUSY = 0.6  # of a node's CPU or memory or disk that may be used: room for peaks and for a lost node's share
 
 
@@ -57,14 +58,18 @@ def size(
     known_share: float = 1.0,
     copies: int = 2,
     data_in_memory: bool = False,
+    seen_share: float = 0.3,
+    impressions: float = 5.0,
 ) -> Size:
     """Nodes for ``people`` profiles and ``qps`` bid requests a second.
 
     ``ids``: identity keys a person; ``keys_per_request``: keys a request brings; ``known_share``: of the requests whose
-    consent allows a look-up; ``copies``: replication factor.
+    consent allows a look-up; ``copies``: replication factor; ``seen_share``: of the people who have seen an ad
+    this week, ``impressions`` each.
     """
+    record_bytes = RECORD_BYTES + seen_share * (STATE_BYTES + IMPRESSION_BYTES * impressions)
     records = round(people * ids * copies)
-    index_gb, data_gb = records * INDEX_BYTES / 1e9, records * RECORD_BYTES / 1e9
+    index_gb, data_gb = records * INDEX_BYTES / 1e9, records * record_bytes / 1e9
     reads = qps * keys_per_request * known_share
     memory_gb = index_gb + (data_gb if data_in_memory else 0)
     for_memory = math.ceil(memory_gb / (node.memory_gb * BUSY))

@@ -82,6 +82,8 @@ class Writer:
     def _advertiser(self, advertiser: types.Advertiser) -> None:
         values = {name: getattr(advertiser, name) for name in ("seat", "currency", "timezone", "bundle", "language")}
         values |= {"margin_ppm": parse_micros(str(advertiser.agency_margin)), "prepaid": advertiser.prepaid}
+        values |= {"frequency": _json(advertiser.frequency)}
+        values |= {"product_frequency": _json(advertiser.product_frequency)}
         values |= {"domains": _json([d.lower().removeprefix("www.") for d in advertiser.domain])}
         values |= {"categories": _json(advertiser.category), **_budget(advertiser.budget)}
         advertiser_id = self._put(tables.advertiser, {"name": advertiser.name}, values)
@@ -90,6 +92,7 @@ class Writer:
                 **_budget(campaign.budget),
                 **_flight(campaign.flight, advertiser.timezone),
                 "status": campaign.status,
+                "frequency": _json(campaign.frequency),
             }
             key = {"advertiser_id": advertiser_id, "name": campaign.name}
             campaign_id = self._put(tables.campaign, key, c_values)
@@ -112,6 +115,7 @@ class Writer:
             "minute_micros": parse_micros(str(item.spend_per_minute or 0)),
             "tolerance_ppm": parse_micros(str(item.tolerance)),
             "deals": _json(item.deals),
+            "frequency": _json(item.frequency),
             "deal_only": bool(item.deals) if item.deal_only is None else item.deal_only,
             "credit": item.special_category == "credit" or offer.product in CREDIT_PRODUCTS,
         }

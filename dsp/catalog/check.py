@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from dsp.base.caps import MAX_CAP
 from dsp.base.money import parse_micros
 from dsp.catalog import types
 from dsp.catalog.check_creative import check_creative
@@ -136,6 +137,13 @@ class _Checker:
             fine = False
         if not fine:
             self.say(at, f"{value!r} is not a share; write a number from 0 to {most}")
+
+    def caps(self, at: FieldPath, caps: tuple[types.Cap, ...]) -> None:
+        for i, cap in enumerate(caps):
+            if not 1 <= cap.cap <= MAX_CAP:
+                self.say((*at, i, "cap"), f"{cap.cap} is no cap; write 1 to {MAX_CAP}")
+            if cap.per in [other.per for other in caps[:i]]:
+                self.say((*at, i, "per"), f"{cap.per} is there twice; keep the smaller cap")
 
     def currency(self, at: FieldPath, code: str) -> None:
         if code not in self.currencies:
@@ -266,10 +274,15 @@ class _Checker:
         self.pattern((*at, "language"), (advertiser.language,), _LANGUAGE, "a language; write en or zh")
         limited = self.budget(at, advertiser.budget) or advertiser.prepaid
         self.share((*at, "agency_margin"), advertiser.agency_margin)
+        self.caps((*at, "frequency"), advertiser.frequency)
+        self.one_of((*at, "product_frequency"), "product", list(advertiser.product_frequency), PRODUCTS)
+        for product, caps in advertiser.product_frequency.items():
+            self.caps((*at, "product_frequency", product), caps)
         self.duplicates((*at, "campaigns"), [c.name for c in advertiser.campaigns])
         for i, campaign in enumerate(advertiser.campaigns):
             c_at = (*at, "campaigns", i)
             c_limited = self.budget(c_at, campaign.budget) or limited
+            self.caps((*c_at, "frequency"), campaign.frequency)
             c_flight = self.flight(c_at, campaign.flight, advertiser.timezone) if has_zone else (None, None)
             self.duplicates((*c_at, "line_items"), [li.name for li in campaign.line_items])
             for k, item in enumerate(campaign.line_items):
@@ -306,6 +319,9 @@ class _Checker:
         if item.spend_per_minute is not None:
             self.amount((*at, "spend_per_minute"), item.spend_per_minute, zero=False)
         self.share((*at, "tolerance"), item.tolerance, 0.1)
+        self.caps((*at, "frequency"), item.frequency)
+        for i, creative in enumerate(item.creatives):
+            self.caps((*at, "creatives", i, "frequency"), creative.frequency)
         if item.timezone:
             self.trying((*at, "timezone"), zone, item.timezone)
         self.pattern((*at, "language"), (item.language,) if item.language else (), _LANGUAGE, "a language; write en")

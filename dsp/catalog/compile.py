@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.caps import ADVERTISER, CAMPAIGN, CAP_WIDTH, CREATIVE, LINE_ITEM, PRODUCT, WINDOWS_S
 from dsp.catalog.index import IndexBuilder
 from dsp.catalog.layout import (
     CR_API,
@@ -84,6 +85,7 @@ from dsp.catalog.meta import build_meta
 from dsp.catalog.records import Campaign, Catalog, Creative, LineItem, Offer
 from dsp.catalog.rules import MEDIA, Rules
 from dsp.catalog.templates import attributes, render
+from dsp.catalog.types import Cap
 from dsp.catalog.view import View
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -105,6 +107,7 @@ def compile_catalog(catalog: Catalog, version: int, public_url: str, now_s: floa
     arrays |= builder.build(DIM_NOT_GEO)
     arrays["li_i"], arrays["li_v"] = _line_items(catalog, view)
     arrays["cr_i"] = _creatives(view)
+    arrays["caps"], arrays["cr_caps"] = _caps(catalog, view)
     arrays |= _texts(catalog, view)
     return arrays, build_meta(catalog, view, rules.zones)
 
@@ -238,6 +241,37 @@ def _creative(creative: Creative, line_item: int, view: View) -> list[int]:
         if spec.native.image is not None:
             row[CR_IMAGE_W], row[CR_IMAGE_H] = spec.native.image.w, spec.native.image.h
     return row
+
+
+def _caps(catalog: Catalog, view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """The caps, and which of them hold for each creative; creatives of one line item share its caps' rows."""
+    caps: list[tuple[int, int, int, int]] = []
+    spans: list[tuple[int, int]] = []
+
+    def add(kind: int, number: int, wanted: tuple[Cap, ...]) -> None:
+        caps.extend((kind, number, WINDOWS_S[cap.per], cap.cap) for cap in wanted)
+
+    def add_item(item: LineItem) -> None:
+        advertiser, campaign = view.advertiser_of(item), view.campaigns[item.campaign_id]
+        product = view.offers[item.offer_id].product
+        add(LINE_ITEM, item.id, item.frequency)
+        add(CAMPAIGN, campaign.id, campaign.frequency)
+        add(ADVERTISER, advertiser.id, advertiser.frequency)
+        add(PRODUCT, PRODUCTS.index(product), advertiser.product_frequency.get(product, ()))
+
+    for item, of_item in zip(catalog.line_items, view.creatives, strict=True):
+        first = len(caps)
+        add_item(item)
+        shared = (first, len(caps))
+        for creative in of_item:
+            if creative.spec.frequency:
+                first = len(caps)
+                add(CREATIVE, creative.id, creative.spec.frequency)
+                add_item(item)
+                spans.append((first, len(caps)))
+            else:
+                spans.append(shared)
+    return np.array(caps, np.int64).reshape(-1, CAP_WIDTH), np.array(spans, np.int32).reshape(-1, 2)
 
 
 def _texts(catalog: Catalog, view: View) -> Arrays:

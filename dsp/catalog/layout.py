@@ -151,6 +151,10 @@ EX_WIDTH = 8
 # strings        kept in `meta` (JSON): advertisers, seats, line item and creative names, exchange names and auth tokens
 #                  (`dsp.catalog.meta` lists the names)
 #
+# caps           int64[m, CAP_WIDTH]  frequency caps (`dsp.base.caps`)
+# cr_caps        int32[C, 2]       first and last + 1 of the caps that hold for a creative: its own, its line item's,
+#                                  campaign's, advertiser's and product's
+#
 # "bit per x" everywhere: bit n (1 << n) for x number n. A banner with CR_W = CR_H = 0 is flexible: it fills any size.
 # DIM_SIZE rows hold the line items with a banner of that size or a flexible one; its "any" row those with a flexible
 # one. DIM_MEDIA, DIM_DEAL, DIM_ACAT, DIM_WSEAT, DIM_WLANG have an empty "any" row: nobody is there without a value.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from dsp.catalog.layout import NO_LIMIT_MICROS
+from dsp.catalog.types import Cap, Targeting
 from dsp.catalog.types import Creative as CreativeSpec
-from dsp.catalog.types import Targeting
 
 FOREVER_S = 1 << 40  # later than any flight's end
 
@@ -94,6 +94,8 @@ class Advertiser(Record):
     hourly_micros: int = NO_LIMIT_MICROS
     margin_ppm: int = 0
     prepaid: bool = False
+    frequency: tuple[Cap, ...] = ()
+    product_frequency: dict[str, tuple[Cap, ...]] = {}
 
 
 class Campaign(Record):
@@ -108,6 +110,7 @@ class Campaign(Record):
     end_s: int = FOREVER_S
     status: str = "active"
     hourly_micros: int = NO_LIMIT_MICROS
+    frequency: tuple[Cap, ...] = ()
 
 
 class LineItem(Record):
@@ -135,6 +138,7 @@ class LineItem(Record):
     hourly_micros: int = NO_LIMIT_MICROS
     minute_micros: int = 0  # brake; 0 none
     tolerance_ppm: int = 0
+    frequency: tuple[Cap, ...] = ()
 
 
 class Creative(Record):

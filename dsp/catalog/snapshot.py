@@ -56,7 +56,12 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "tpl_tokens": ("<i4", 2),
     "native_json": ("|u1", 1),
     "native_off": ("<i8", 1),
+    "caps": ("<i8", 2),
+    "cr_caps": ("<i4", 2),
 }  # name -> dtype, dimensions
+
+
+_LATER = ("caps", "cr_caps")  # a file of an earlier release doesn't have them: no caps
 
 
 class SnapshotError(Exception):
@@ -121,11 +126,15 @@ class Snapshot:
     tpl_tokens: I32
     native_json: U8
     native_off: I64
+    caps: I64
+    cr_caps: I32
 
     def __init__(self, arrays: Arrays, meta: Mapping[str, Any], version: int) -> None:
         """From arrays in memory (tests) or a mapped file (`Snapshot.load`). Raises `SnapshotError`."""
         for name, (dtype, ndim) in ARRAYS.items():
             array = arrays.get(name)
+            if array is None and name in _LATER:
+                array = np.zeros((0, 4) if name == "caps" else (len(arrays["cr_i"]), 2), dtype)
             if array is None or array.dtype != np.dtype(dtype) or array.ndim != ndim:
                 found = "missing" if array is None else f"{array.dtype}[{array.ndim}d]"
                 raise SnapshotError(f"array {name}: {found}, not {np.dtype(dtype)}[{ndim}d]")

@@ -154,6 +154,8 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "categories": _TUPLE,
     "deals": _TUPLE,
     "targeting": msgspec.json.Decoder(types.Targeting),
+    "frequency": msgspec.json.Decoder(tuple[types.Cap, ...]),
+    "product_frequency": msgspec.json.Decoder(dict[str, tuple[types.Cap, ...]]),
     "spec": msgspec.json.Decoder(types.Creative),
 }
 

@@ -135,6 +135,8 @@ advertiser = Table(
     *_money(),
     later("margin_ppm", Integer, 0),
     later("prepaid", Boolean, false()),
+    later("frequency", Text, "[]"),
+    later("product_frequency", Text, "{}"),
 )
 campaign = Table(
     "campaign",
@@ -145,6 +147,7 @@ campaign = Table(
     *_money(),
     *_flight(),
     Column("status", String(10), nullable=False),
+    later("frequency", Text, "[]"),
     UniqueConstraint("advertiser_id", "name"),
 )
 line_item = Table(
@@ -169,6 +172,7 @@ line_item = Table(
     Column("status", String(10), nullable=False),  # active, paused or archived
     later("minute_micros", BigInteger, 0),
     later("tolerance_ppm", Integer, 0),
+    later("frequency", Text, "[]"),
     UniqueConstraint("campaign_id", "name"),
 )
 creative = Table(

@@ -51,6 +51,13 @@ class Targeting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     income: tuple[int, ...] = ()  # bands 1 (lowest) .. 6
 
 
+class Cap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most ``cap`` billed impressions to one person in any minute, hour, day or week, or over the whole flight."""
+
+    cap: int
+    per: Literal["minute", "hour", "day", "week", "flight"]
+
+
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What may be spent; a level left out is not limited here."""
 
@@ -112,6 +119,7 @@ class Creative(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     skippable: bool = False
     language: str = ""
     secure: bool | None = None  # say true to be told when some URL is not https
+    frequency: tuple[Cap, ...] = ()
     native: Native | None = None
 
 
@@ -137,6 +145,7 @@ class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tolerance: Amount = 0  # share by which its budget may be exceeded, so that it is spent to the end where exchanges
     #                        do not report losses
     language: str = ""  # of its creatives; the advertiser's when empty
+    frequency: tuple[Cap, ...] = ()  # caps per person; people we may not count see it only with allow_uncapped
 
 
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +156,7 @@ class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: Budget = Budget()
     flight: Flight = Flight()
     status: Literal["active", "paused"] = "active"
+    frequency: tuple[Cap, ...] = ()
 
 
 class Advertiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -164,6 +174,8 @@ class Advertiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agency_margin: Amount = 0  # share of media cost that is charged on top; budgets include it
     prepaid: bool = False  # spends what it has paid in (`dsp ledger adjust deposit`), no more
     campaigns: tuple[Campaign, ...] = ()
+    frequency: tuple[Cap, ...] = ()
+    product_frequency: dict[str, tuple[Cap, ...]] = {}  # product -> caps on ads for it, whoever's they are
 
 
 class Payouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

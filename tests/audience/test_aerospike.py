@@ -16,9 +16,10 @@ from store_conformance import Person, StoreConformance, StoreOf, key, read, reco
 from test_frequency import row_of
 
 from dsp.audience.cipher import RecordCipher
-from dsp.audience.frequency import LINE_ITEM, Shown, States, billed
+from dsp.audience.frequency import Shown, States, billed
 from dsp.audience.profile import LIFECYCLE, P_AGE_BAND, P_LIFECYCLE, PROFILE, PROFILE_BYTES
 from dsp.audience.store import KEY_BYTES, StoreError
+from dsp.base.caps import LINE_ITEM
 
 HOSTS = os.environ.get("DSP_AEROSPIKE_HOSTS", "")
 NEEDS_SERVER = pytest.mark.skipif(not HOSTS, reason="set DSP_AEROSPIKE_HOSTS to test against a real Aerospike server")

@@ -8,15 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsp.audience.frequency import (
-    FLIGHT,
     HEADER_BYTES,
-    KINDS,
-    LINE_ITEM,
-    MAX_CAP,
     MAX_EVENTS,
-    PRODUCT,
     STATE_BYTES,
-    WINDOWS_S,
     Shown,
     States,
     add_event,
@@ -27,6 +21,7 @@ from dsp.audience.frequency import (
     sound,
 )
 from dsp.audience.profile import LIFECYCLE, P_LIFECYCLE, PROFILE_BYTES
+from dsp.base.caps import FLIGHT, KINDS, LINE_ITEM, MAX_CAP, PRODUCT, WINDOWS_S
 
 NOW = 1_790_000_000
 

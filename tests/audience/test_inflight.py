@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from test_frequency import row_of
 
-from dsp.audience.frequency import ADVERTISER, CREATIVE, LINE_ITEM, Shown, add_event
+from dsp.audience.frequency import Shown, add_event
 from dsp.audience.inflight import CAPPED, FULL, LINGER_S, RESERVED, WAYS, InFlight, fingerprint, put_word, reserve
 from dsp.audience.lmdb_frequency import LmdbFrequencyWriter
+from dsp.base.caps import ADVERTISER, CREATIVE, LINE_ITEM
 
 NOW = 1_790_000_000
 PERSON = (7).to_bytes(8, "little") + bytes(8)
@@ -109,7 +110,8 @@ HAMMER = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from dsp.audience.frequency import LINE_ITEM, States
+from dsp.audience.frequency import States
+from dsp.base.caps import LINE_ITEM
 from dsp.audience.inflight import RESERVED, InFlight, reserve
 from dsp.audience.lmdb_frequency import LmdbFrequency
 from dsp.audience.profile import P_PERSON

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from store_conformance import key
 
-from dsp.audience.frequency import LINE_ITEM, Shown, States, billed
+from dsp.audience.frequency import Shown, States, billed
 from dsp.audience.lmdb_frequency import LmdbFrequency, LmdbFrequencyWriter, person_subject
 from dsp.audience.profile import LIFECYCLE, P_PERSON, PROFILE_BYTES
 from dsp.audience.store import MAX_KEYS, StoreError
+from dsp.base.caps import LINE_ITEM
 
 NOW = 1_790_000_000
 SHOWN = Shown(NOW, 1, 2, 3, 4, 0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import pytest
 from catalog_file import GOOD, edited
 
+from dsp.base.caps import ADVERTISER, LINE_ITEM, PRODUCT
+from dsp.catalog.compile import compile_catalog
 from dsp.catalog.layout import NO_LIMIT_MICROS
 from dsp.catalog.records import FOREVER_S
 from dsp.catalog.source import CatalogError
@@ -195,12 +198,48 @@ def test_wrong_money_settings_are_refused(put, old, new, message):
 def test_a_catalog_of_an_earlier_release_gets_the_new_columns(tmp_path, put, engine):
     put()
     with engine.begin() as connection:
-        for column in ("minute_micros", "tolerance_ppm", "hourly_micros"):
+        for column in ("minute_micros", "tolerance_ppm", "hourly_micros", "frequency"):
             connection.exec_driver_sql(f"ALTER TABLE line_item DROP COLUMN {column}")
-        for column in ("margin_ppm", "prepaid"):
+        for column in ("margin_ppm", "prepaid", "frequency", "product_frequency"):
             connection.exec_driver_sql(f"ALTER TABLE advertiser DROP COLUMN {column}")
     again = open_catalog(tmp_path / "deep" / "catalog.db")
     catalog = load_catalog(again)
     again.dispose()
     assert (catalog.line_items[0].hourly_micros, catalog.line_items[0].tolerance_ppm) == (NO_LIMIT_MICROS, 0)
     assert (catalog.advertisers[0].margin_ppm, catalog.advertisers[0].prepaid) == (0, False)
+    assert (catalog.advertisers[0].product_frequency, catalog.line_items[0].frequency) == ({}, ())
+
+
+def test_frequency_caps_of_every_level_reach_the_snapshot(put, engine):
+    put(
+        edited(
+            ("currency: USD\n    timezone", "currency: USD\n    frequency: [{cap: 9, per: week}]\n"
+             "    product_frequency: {loan: [{cap: 6, per: day}]}\n    timezone"),
+            ("special_category: credit", "special_category: credit\n            frequency: [{cap: 3, per: day}, "
+             "{cap: 1, per: hour}]"),
+        )
+    )  # fmt: skip
+    catalog = load_catalog(engine)
+    arrays, _ = compile_catalog(catalog, 1, "https://x.example", 1_790_000_000)
+    caps, spans = arrays["caps"], arrays["cr_caps"]
+    assert len(spans) == len(arrays["cr_i"])
+    item = catalog.line_items[0]
+    first, last = spans[0].tolist()
+    rows = caps[first:last].tolist()
+    assert rows[:2] == [[LINE_ITEM, item.id, 86_400, 3], [LINE_ITEM, item.id, 3_600, 1]]
+    assert [ADVERTISER, catalog.advertisers[0].id, 604_800, 9] in rows
+    assert ([PRODUCT, 0, 86_400, 6] in rows) == (catalog.offers[0].product == "loan")
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        ("frequency: [{cap: 0, per: day}]", "0 is no cap; write 1 to 100"),
+        ("frequency: [{cap: 2, per: year}]", "write minute, hour, day, week or flight"),
+        ("frequency: [{cap: 2, per: day}, {cap: 3, per: day}]", "day is there twice"),
+        ("product_frequency: {bond: [{cap: 2, per: day}]}", "unknown product 'bond'"),
+    ],
+)
+def test_wrong_caps_are_refused(put, new, message):
+    with pytest.raises(CatalogError, match=re.escape(message)):
+        put(edited(("seat: seat-1", f"seat: seat-1\n    {new}")))
