@@ -1,11 +1,22 @@
-"""`python -m bench [standard|generator|engine|snapshot|corpus|badinput|audience|quality|pacing] …`: see each module."""
+"""`python -m bench NAME …`, the names being `COMMANDS`: see each module."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-COMMANDS = ("standard", "generator", "engine", "snapshot", "corpus", "badinput", "audience", "quality", "pacing")
+COMMANDS = (
+    "standard",
+    "generator",
+    "engine",
+    "snapshot",
+    "corpus",
+    "badinput",
+    "audience",
+    "quality",
+    "pacing",
+    "ledger",
+)
 
 
 def main() -> int:
