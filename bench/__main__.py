@@ -16,6 +16,7 @@ COMMANDS = (
     "quality",
     "pacing",
     "ledger",
+    "money",
 )
 
 

@@ -97,9 +97,7 @@ def _bulk(
     before = client.get("/totals").json()["spend_micros"]
     sent = 0
     for _ in range(windows):
-        bodies = [
-            "\n".join(f"/b/{t}?p=7.5&c=USD" for t in _tokens(config, BULK)) for _ in range(int(seconds * 12))
-        ]
+        bodies = ["\n".join(f"/b/{t}?p=7.5&c=USD" for t in _tokens(config, BULK)) for _ in range(int(seconds * 12))]
         meter = Meter(pid)
         meter.start()
         began, done = time.perf_counter(), 0
