@@ -1,4 +1,4 @@
-"""Trees teach what they are better at, never see the rows that judge, and keep quiet where there is little to learn."""
+"""Trees teach what they are better at, never see the rows that judge, and keep quiet with little to learn from."""
 
 from __future__ import annotations
 
