@@ -322,6 +322,12 @@ class _Checker:
         self.caps((*at, "frequency"), item.frequency)
         for i, creative in enumerate(item.creatives):
             self.caps((*at, "creatives", i, "frequency"), creative.frequency)
+        if item.target is not None:
+            self.amount((*at, "target", "cost"), item.target.cost, zero=False)
+        if not 0 <= item.attribution.click_days <= 90:
+            self.say((*at, "attribution", "click_days"), "not a window; write days from 0 to 90")
+        if not 0 <= item.attribution.view_hours <= 30 * 24:
+            self.say((*at, "attribution", "view_hours"), "not a window; write hours from 0 to 720")
         if item.timezone:
             self.trying((*at, "timezone"), zone, item.timezone)
         self.pattern((*at, "language"), (item.language,) if item.language else (), _LANGUAGE, "a language; write en")

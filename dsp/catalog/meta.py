@@ -44,7 +44,8 @@ _CAMPAIGN = (
 )
 _LINE_ITEM = (
     "id", "name", "campaign_id", "offer_id", "total_micros", "daily_micros", "timezone", "pacing", "status",
-    "hourly_micros", "minute_micros", "tolerance_ppm",
+    "hourly_micros", "minute_micros", "tolerance_ppm", "target_micros", "target_stage", "click_window_s",
+    "view_window_s",
 )  # fmt: skip
 _EXCHANGE = ("id", "name", "token", "billable", "seat", "currency")
 

@@ -139,6 +139,10 @@ class LineItem(Record):
     minute_micros: int = 0  # brake; 0 none
     tolerance_ppm: int = 0
     frequency: tuple[Cap, ...] = ()
+    target_micros: int = 0  # cost per action to hold, of ``target_stage``; 0 none
+    target_stage: str = ""
+    click_window_s: int = 30 * 86_400
+    view_window_s: int = 86_400
 
 
 class Creative(Record):

@@ -172,7 +172,8 @@ def _convert(data: Any, problems: list[Problem]) -> CatalogFile | None:
 
 _CHOICES = {
     "format": "banner, native or video",
-    "pacing": "even or asap",
+    "pacing": "even, front or asap",
+    "stage": "click, registered, applied, approved or funded",
     "strategy": "value or fixed",
     "special_category": "none or credit",
     "status": "active or paused",

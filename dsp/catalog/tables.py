@@ -173,6 +173,10 @@ line_item = Table(
     later("minute_micros", BigInteger, 0),
     later("tolerance_ppm", Integer, 0),
     later("frequency", Text, "[]"),
+    later("target_micros", BigInteger, 0),
+    later("target_stage", String(12), ""),
+    later("click_window_s", Integer, 30 * 86_400),
+    later("view_window_s", Integer, 86_400),
     UniqueConstraint("campaign_id", "name"),
 )
 creative = Table(

@@ -73,6 +73,20 @@ class Flight(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     end: str | None = None
 
 
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A cost per action to hold: the budget is spent as long as ``stage`` costs no more than this on average."""
+
+    cost: Amount
+    stage: Literal["click", "registered", "applied", "approved", "funded"] = "applied"
+
+
+class Windows(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long after a click or a view a conversion is credited to it."""
+
+    click_days: float = 30
+    view_hours: float = 24  # 0: views earn nothing
+
+
 class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A picture of a native ad."""
 
@@ -131,7 +145,9 @@ class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_bid_cpm: Amount
     creatives: tuple[Creative, ...]
     budget: Budget = Budget()
-    pacing: Literal["even", "asap"] = "even"
+    pacing: Literal["even", "front", "asap"] = "even"  # front: more of a day's budget early
+    target: Target | None = None
+    attribution: Windows = Windows()
     flight: Flight = Flight()
     timezone: str = ""  # the advertiser's when empty
     targeting: Targeting = Targeting()

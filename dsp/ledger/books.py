@@ -58,7 +58,7 @@ from dsp.ledger.schema import (
     token_id,
 )
 from dsp.ledger.ticket import UNFILLED, Notice, charge_micros
-from dsp.log.outcomes import BILLING, DEFAULTED, LOSS, REGISTERED, WIN
+from dsp.log.outcomes import BILLING, CLICK, DEFAULTED, LOSS, WIN
 
 OutcomeRow = tuple[int, int, int, int, float]
 EVERYTHING = (0, 0)  # the stop that is the kill switch
@@ -239,7 +239,7 @@ class Books:
         self._new_outcomes.append((ticket.bid_id, notice.kind, notice.time_ms, price, value))
         charge = charge_micros(ticket, notice.price_micros) if notice.kind in {WIN, BILLING} else 0
         self._tally(ticket.line_item, notice.kind, 1, charge, 0, 0.0 if notice.kind == LOSS else value)
-        if REGISTERED <= notice.kind <= DEFAULTED:
+        if CLICK <= notice.kind <= DEFAULTED:
             self.pacer.acted(ticket.line_item, notice.kind, ticket.time_s, notice.time_ms)
 
     def _charge(self, notices: list[Notice]) -> None:

@@ -102,7 +102,7 @@ class Pacer:
             self._actions.spent(bid_s // 3600, spend, np.full(len(spend), self._state.log_m[self._row[line.id]]))
 
     def acted(self, line_item: int, kind: int, bid_s: int, time_ms: int) -> None:
-        """A conversion that is credited to a bid of ``bid_s``."""
+        """A click or conversion that is credited to a bid of ``bid_s``."""
         row, line = self._targets.get(line_item), self.granting.lines.get(line_item)
         if row is None or self._actions is None or line is None or line.plan is None:
             return

@@ -61,6 +61,8 @@ class LinePlan:
     pacing: str = "even"  # control.pacing.SHAPES
     target_micros: int = 0  # cost per action to hold (0: none), account currency,
     target_stage: str = ""  # of this outcome
+    click_window_s: int = 30 * 86_400  # how long after a click a conversion is its doing
+    view_window_s: int = 86_400  # ... after an impression
     tolerance_ppm: int = 0  # how far reservations may be counted below their full amount, of the budget (rule 11)
 
 
@@ -119,6 +121,7 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
         *(_column(items, "minute_micros", 0), _column(items, "tolerance_ppm", 0)),
         zip(
             *(_column(items, "pacing", "even"), _column(items, "target_micros", 0), _column(items, "target_stage", "")),
+            *(_column(items, "click_window_s", 30 * 86_400), _column(items, "view_window_s", 86_400)),
             strict=False,
         ),
     )
@@ -141,16 +144,12 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
             margins.get(advertiser, 0),
             largest.get(item, 0),
             minute,
-            pacing,
-            target,
-            stage,
-            tolerance,
+            *goals,
+            tolerance_ppm=tolerance,
         )
-        for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance, (
-            pacing,
-            target,
-            stage,
-        ) in zip(*columns, strict=False)
+        for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance, goals in zip(
+            *columns, strict=False
+        )
     ]
 
 

@@ -78,6 +78,7 @@ def test_meta_has_what_the_ledger_needs(compiled):
         "start_s": catalog.campaigns[0].start_s, "end_s": catalog.campaigns[0].end_s,
         "pacing": "even", "status": "active",
         "hourly_micros": ly.NO_LIMIT_MICROS, "minute_micros": 0, "tolerance_ppm": 0,
+        "target_micros": 0, "target_stage": "", "click_window_s": 30 * 86_400, "view_window_s": 86_400,
     }  # fmt: skip
     assert meta["campaigns"][0]["total_micros"] == 1_000_100_000
     assert meta["campaigns"][0]["currency"] == "USD"

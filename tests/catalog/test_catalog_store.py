@@ -170,13 +170,20 @@ def test_money_settings_come_back_in_micros_and_millionths(engine, put):
         edited(
             ("currency: USD\n    timezone", "currency: USD\n    agency_margin: 0.15\n    prepaid: true\n    timezone"),
             ("{total: 500}", "{total: 500, hourly: 2.5}\n            spend_per_minute: 1.5"),
-            ("special_category: credit", "special_category: credit\n            tolerance: 0.01"),
+            (
+                "special_category: credit",
+                "special_category: credit\n            tolerance: 0.01"
+                "\n            target: {cost: 120, stage: approved}"
+                "\n            attribution: {click_days: 7, view_hours: 0}\n            pacing: front",
+            ),
         )
     )
     catalog = load_catalog(engine)
     assert (catalog.advertisers[0].margin_ppm, catalog.advertisers[0].prepaid) == (150_000, True)
     loans = catalog.line_items[0]
     assert (loans.hourly_micros, loans.minute_micros, loans.tolerance_ppm) == (2_500_000, 1_500_000, 10_000)
+    assert (loans.target_micros, loans.target_stage, loans.pacing) == (120_000_000, "approved", "front")
+    assert (loans.click_window_s, loans.view_window_s) == (7 * 86_400, 0)
     assert catalog.line_items[1].hourly_micros == NO_LIMIT_MICROS
 
 
@@ -187,6 +194,9 @@ def test_money_settings_come_back_in_micros_and_millionths(engine, put):
         ("{total: 500}", "{daily: 5, hourly: 6}", "6 is more than the daily of 5"),
         ("{total: 500}", "{total: 500}\n            tolerance: 0.5", "not a share; write a number from 0 to 0.1"),
         ("{total: 500}", "{total: 500}\n            spend_per_minute: 0", "not an amount of money above 0"),
+        ("{total: 500}", "{total: 500}\n            target: {cost: 0}", "not an amount of money above 0"),
+        ("{total: 500}", "{total: 500}\n            attribution: {click_days: 400}", "write days from 0 to 90"),
+        ("{total: 500}", "{total: 500}\n            pacing: fast", "even, front or asap"),
         ("seat: seat-1", "seat: seat-1\n    agency_margin: -1", "not a share"),
     ],
 )
