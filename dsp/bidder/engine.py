@@ -44,6 +44,7 @@ from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
 from dsp.bidder.warm import touch, warm_bodies
+from dsp.bidder.wintable import win_table
 from dsp.bidder.workspace import Workspace
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
@@ -87,6 +88,7 @@ class Engine:
         self.config = config
         self.store = store
         self.scorer = scorer
+        self._wins = win_table(scorer.win_curve)
         self.slices = slices
         self.signer = signer
         self.decisions = decisions
@@ -304,10 +306,11 @@ class Engine:
         p = scorer.run(n_cand)
         t6 = clock_ns()
 
+        wins = self._wins
         price(
-            n_cand, work.cand, p, batch.imp, batch.req, q, plan.li_i, plan.li_v, plan.cr_i, plan.cur_usd,
-            slices.multiplier, scorer.win_curve, self.config.bidder.min_bid_micros, work.value, work.bid_cpm,
-            work.surplus,
+            n_cand, work.cand, p, batch.imp, batch.req, q, plan.li_v, plan.cap, plan.account_usd, plan.fixed_bid,
+            plan.cur_usd, slices.multiplier, wins.curve, wins.value, wins.bid, wins.chance,
+            self.config.bidder.min_bid_micros, work.value, work.bid_cpm, work.surplus,
         )  # fmt: skip
         n_bids = select(
             n_cand, n, work.cand, batch.imp, batch.req, q, plan.li_i, plan.cur_usd, work.bid_cpm, work.surplus,
@@ -417,6 +420,7 @@ class Engine:
         except ModelError:
             return  # keep the one that works; the trainer's gates and `dsp doctor` say why
         self.scorer = scorer
+        self._wins = win_table(scorer.win_curve)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
         if self.decisions is not None:
             self.decisions.set_model(SPEC_HASH, str(scorer.version))

@@ -92,6 +92,9 @@ class Plan:
         value = np.where(fixed, snapshot.li_i[:, LI_MAX_BID] * 1e-9, snapshot.li_v[:, LIV_PRIOR])
         self.prior: F64 = np.maximum(value * account_usd, 1e-9)
         self.weight: F32 = self.prior.astype(np.float32)
+        self.cap: F64 = snapshot.li_i[:, LI_MAX_BID] * account_usd
+        self.account_usd: F64 = account_usd
+        self.fixed_bid: U8 = fixed.astype(np.uint8)
         self.cur_code = np.frombuffer(snapshot.cur_code.astype("S3").tobytes(), np.uint8).reshape(-1, 3)
         self.fx_bits: I64 = (snapshot.cur_usd[:, None] / snapshot.cur_usd[None, :]).view(np.int64)
         advertisers = snapshot.meta["advertisers"]

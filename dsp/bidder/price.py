@@ -31,10 +31,9 @@ from dsp.bidder.rank import (
     P_FLOOR,
     P_VALUE,
 )
+from dsp.bidder.wintable import best_bid, chance_of
 from dsp.catalog.layout import (
     LI_CURRENCY,
-    LI_MAX_BID,
-    LI_STRATEGY,
     LIV_EAD,
     LIV_LGD,
     LIV_MARGIN,
@@ -43,16 +42,15 @@ from dsp.catalog.layout import (
     LIV_PAYOUT_CLICK,
     LIV_PAYOUT_FUND,
 )
-from dsp.control.wincurve import shade_cpm, win_probability
 from dsp.model.curves import media_slot
 from dsp.openrtb.columns import I_REQ, R_EXCHANGE, R_TEST
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
 
 FIXED_PRICE_DEAL = 3
-FIXED_BID = 1
 
 # --- bid columns: int64[n, B_WIDTH] -----------------------------------------------------------------------------------
 (
@@ -88,12 +86,16 @@ def price(
     imp: I64,
     req: I64,
     q: I64,
-    li_i: I64,
     li_v: F64,
-    cr_i: I64,
+    cap: F64,
+    account_usd: F64,
+    fixed_bid: U8,
     cur_usd: F64,
     multiplier: F64,
-    win_curve: F64,
+    curve: I64,
+    table_value: F64,
+    table_bid: F64,
+    table_chance: F64,
     min_bid_cpm: int,
     value: F64,
     bid_cpm: I64,
@@ -101,8 +103,9 @@ def price(
 ) -> None:
     """Fill per candidate: ``value`` (account currency), ``bid_cpm`` (CPM micros, bid currency), ``surplus`` (USD).
 
-    ``p`` float32[n, 5] head probabilities; ``win_curve`` float64[X, MEDIA_SLOTS, 2] = (k, c in CPM micros
-    of USD).
+    ``p`` float32[n, 5] head probabilities. Of line items: ``li_v`` float64[L, LIV_WIDTH], ``cap`` float64[L] the most
+    to bid in CPM micros of USD, ``account_usd`` float64[L], ``fixed_bid`` uint8[L]. ``curve`` and the tables are a
+    `dsp.bidder.wintable.WinTable`.
     """
     for a in range(n):
         row = cand[a]
@@ -110,13 +113,13 @@ def price(
         r = imp[row[C_IMP], I_REQ]
         bid_cpm[a] = 0
         surplus[a] = -1.0
-        usd_account = cur_usd[li_i[li, LI_CURRENCY]]
+        usd_account = account_usd[li]
         usd_bid = cur_usd[q[r, Q_CURRENCY]]
         floor_usd = row[C_FLOOR] * cur_usd[row[C_FLOORCUR]]  # CPM micros of USD
-        cap_usd = li_i[li, LI_MAX_BID] * usd_account
-        fixed = li_i[li, LI_STRATEGY] == FIXED_BID
+        cap_usd = cap[li]
+        fixed = fixed_bid[li] != 0
         if fixed:
-            value[a] = li_i[li, LI_MAX_BID] * 1e-9
+            value[a] = cap_usd / usd_account * 1e-9
             worth_usd = cap_usd
         else:
             value[a] = value_of(p[a], li_v[li])
@@ -127,16 +130,16 @@ def price(
         if floor_usd > worth_usd or floor_usd > cap_usd:
             q[r, Q_REASON] = max(q[r, Q_REASON], P_FLOOR)
             continue
-        curve = win_curve[min(req[r, R_EXCHANGE], win_curve.shape[0] - 1), media_slot(row[C_MEDIA])]
-        k, c = curve[0], curve[1]
+        t = curve[min(req[r, R_EXCHANGE], curve.shape[0] - 1), media_slot(row[C_MEDIA])]
+        chance = -1.0  # still to be looked up
         if row[C_AT] == FIXED_PRICE_DEAL:
             bid_usd = floor_usd if floor_usd > 0 else worth_usd
         elif fixed or row[C_AT] == 2:
             bid_usd = worth_usd
         else:
-            bid_usd = shade_cpm(worth_usd, floor_usd, k, c)
-        bid_usd = min(max(bid_usd, floor_usd), cap_usd)
-        cpm = quantize_cpm(np.int64(bid_usd / usd_bid))
+            bid_usd, chance = best_bid(table_value[t], table_bid[t], table_chance[t], worth_usd)
+        limited = min(max(bid_usd, floor_usd), cap_usd)
+        cpm = quantize_cpm(np.int64(limited / usd_bid))
         floor_bid = np.int64(np.ceil(floor_usd / usd_bid - 1e-6))
         if cpm < floor_bid:  # rounding down fell below the floor: the next whole price above it
             cpm = quantize_cpm(floor_bid + 999)
@@ -144,7 +147,9 @@ def price(
             q[r, Q_REASON] = max(q[r, Q_REASON], P_VALUE)
             continue
         bid_cpm[a] = cpm
-        surplus[a] = (worth_usd - cpm * usd_bid) * win_probability(cpm * usd_bid, k, c) + 1e-9 * worth_usd
+        if chance < 0.0 or limited != bid_usd:
+            chance = chance_of(table_bid[t], table_chance[t], cpm * usd_bid)
+        surplus[a] = (worth_usd - cpm * usd_bid) * chance + 1e-9 * worth_usd
 
 
 @inlined

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from dsp.bidder.gate import Q_AT, Q_CURRENCY, Q_WIDTH
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE, B_WIDTH, price, select, value_of
 from dsp.bidder.rank import C_AT, C_DEAL, C_FLOOR, C_FLOORCUR, C_IMP, C_LI, C_WIDTH
+from dsp.bidder.wintable import win_table
 from dsp.catalog.layout import (
-    CR_MEDIA,
-    CR_WIDTH,
     LI_MAX_BID,
     LI_STRATEGY,
     LI_WIDTH,
@@ -39,8 +38,6 @@ class Auction:
         self.li_i = np.zeros((line_items, LI_WIDTH), np.int64)
         self.li_i[:, LI_STRATEGY] = 1
         self.li_v = np.zeros((line_items, LIV_WIDTH))
-        self.cr_i = np.zeros((1, CR_WIDTH), np.int64)
-        self.cr_i[0, CR_MEDIA] = 1
         rows = [(i, li) for i, of in enumerate(bids_cpm) for li in range(len(of))]
         self.cand = np.zeros((len(rows), C_WIDTH), np.int64)
         for a, (i, li) in enumerate(rows):
@@ -65,9 +62,13 @@ class Auction:
     def price(self, p: list[float], multiplier: float = 1.0) -> tuple[float, int]:
         """(value, bid CPM micros) of the first candidate."""
         value, bid, surplus = np.zeros(9), np.zeros(9, np.int64), np.zeros(9)
+        wins = win_table(np.tile(np.array([2.0, 2e6]), (64, 4, 1)))
+        line_items = len(self.li_i)
         price(
-            1, self.cand, np.array([p], np.float32), self.imp, self.req, self.q, self.li_i, self.li_v, self.cr_i,
-            np.ones(1), np.full(len(self.li_i), multiplier), np.ones((64, 4, 2)) * 2e6, 10_000, value, bid, surplus,
+            1, self.cand, np.array([p], np.float32), self.imp, self.req, self.q, self.li_v,
+            self.li_i[:, LI_MAX_BID].astype(np.float64), np.ones(line_items),
+            self.li_i[:, LI_STRATEGY].astype(np.uint8), np.ones(1), np.full(line_items, multiplier), wins.curve,
+            wins.value, wins.bid, wins.chance, 10_000, value, bid, surplus,
         )  # fmt: skip
         return float(value[0]), int(bid[0])
 

@@ -1,0 +1,51 @@
+"""The table shades as the curve it was made of, to within its grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dsp.bidder.wintable import CELLS, best_bid, chance_of, win_table
+from dsp.control.wincurve import K_MAX, K_MIN, shade_cpm, win_probability
+
+C = 1_300_000.0
+
+
+def row(k: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    curves = np.tile(np.array([2.0, 1_500_000.0]), (3, 4, 1))
+    curves[1, 2] = k, C
+    table = win_table(curves)
+    at = table.curve[1, 2]
+    assert (table.curve[[0, 2]] == table.curve[0, 0]).all()
+    return table.value[at], table.bid[at], table.chance[at]
+
+
+@pytest.mark.parametrize("k", [K_MIN, 1.0, 2.0, 6.0, K_MAX])
+def test_a_bid_off_the_table_has_nearly_the_surplus_of_the_best(k: float) -> None:
+    value, bid, chance = row(k)
+    for worth in C * np.geomspace(0.05, 20.0, 300):
+        exact = shade_cpm(worth, 0.0, k, C)
+        ours, _ = best_bid(value, bid, chance, worth)
+        best = (worth - exact) * win_probability(exact, k, C)
+        assert 0.0 < ours < worth
+        lost = best - (worth - ours) * win_probability(ours, k, C)
+        assert lost <= 2e-3 * best + 1e-6 * worth, worth
+
+
+@pytest.mark.parametrize("k", [K_MIN, 2.0, K_MAX])
+def test_chances_are_those_of_the_curve_and_never_fall(k: float) -> None:
+    _, bid, chance = row(k)
+    prices = C * np.geomspace(0.002, 60.0, 2_000)
+    ours = np.array([chance_of(bid, chance, price) for price in prices])
+    curve = np.array([win_probability(price, k, C) for price in prices])
+    worth_bidding = (prices > bid[0]) & (prices < bid[np.isfinite(bid)][-1])
+    assert np.abs(ours - curve)[worth_bidding].max() < 0.02
+    assert (np.diff(ours) >= -1e-12).all()
+    assert (ours <= 1.0).all()
+
+
+def test_a_worth_below_the_table_bids_half_of_itself() -> None:
+    value, bid, chance = row(2.0)
+    assert best_bid(value, bid, chance, 10.0)[0] == 5.0
+    assert 0 < chance_of(bid, chance, 5.0) < chance[0]
+    assert np.isfinite(value).sum() <= CELLS
