@@ -51,7 +51,7 @@ def duration_floor(pool: I64, start: int, count: int, duration_s: int) -> int:
 
 @inlined
 def imp_floor(imp: I64, i: int, pool: I64, shape: int) -> int:
-    """The open auction's floor for an ad of this AD_SHAPE: durations, then mincpmpersec, then imp.bidfloor."""
+    """The open auction's floor for an ad of this shape: durations, then mincpmpersec, then imp.bidfloor."""
     if medium_of(shape) == VIDEO:
         floor = duration_floor(pool, imp[i, I_V_DURFLOORS0], imp[i, I_V_DURFLOORSN], duration_of(shape))
         if floor >= 0:
@@ -63,7 +63,7 @@ def imp_floor(imp: I64, i: int, pool: I64, shape: int) -> int:
 
 @kernel
 def deal_floor(deals: I64, d: int, imp: I64, i: int, pool: I64, shape: int, usd: int) -> tuple[int, int]:
-    """(floor in CPM micros, hash of its currency) of a bid through a deal with an ad of this AD_SHAPE."""
+    """(floor in CPM micros, hash of its currency) of a bid through a deal with an ad of this shape."""
     if medium_of(shape) == VIDEO:
         floor = duration_floor(pool, deals[d, D_DURFLOORS0], deals[d, D_DURFLOORSN], duration_of(shape))
         if floor >= 0:

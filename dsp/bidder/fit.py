@@ -70,12 +70,13 @@ from dsp.openrtb.columns import (
 I64 = npt.NDArray[np.int64]
 
 # --- packed creatives: int64[C, AD_WIDTH] ------------------------------------------------------------------------
+# and their shapes, int64[C]: size (w << 16 | h) in the low half, medium, flags, protocol and duration above. Apart,
+# because most creatives that are looked at fail by their shape.
 (
-    AD_SHAPE,  # size (w << 16 | h) in the low half, medium, flags, protocol and duration above
     AD_ATTR,  # bit per creative attribute
     AD_API_BTYPE,  # bits of API frameworks in the low half, of banner ad types in the high one
     AD_MIME,  # hash
-) = range(4)
+) = range(3)
 AD_WIDTH = 4
 LOW32 = 0xFFFFFFFF
 AD_MEDIA_SHIFT = 32
@@ -90,13 +91,13 @@ IMAGE_ICON = 1
 
 @inlined
 def medium_of(shape: int) -> int:
-    """BANNER, VIDEO or NATIVE of an AD_SHAPE."""
+    """BANNER, VIDEO or NATIVE of a shape."""
     return (shape >> AD_MEDIA_SHIFT) & 15
 
 
 @inlined
 def duration_of(shape: int) -> int:
-    """Seconds of an AD_SHAPE."""
+    """Seconds of a shape."""
     return shape >> AD_DURATION_SHIFT
 
 
@@ -167,28 +168,23 @@ def fits_native(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
 
 
 @inlined
-def fits_banner(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
+def fits_banner(imp: I64, i: int, pool: I64, shape: int, ad: I64, c: int) -> bool:
     """A banner fits if its size is offered (or none is named, or the slot is flexible) and nothing of it is blocked."""
+    size = shape & LOW32
+    if imp[i, I_B_FLEX] == 0 and size != 0:  # 0 x 0: a flexible banner
+        if not _listed(pool, imp[i, I_B_SIZES0], imp[i, I_B_SIZESN], size):
+            return False
     api_btype = ad[c, AD_API_BTYPE]
     if (ad[c, AD_ATTR] & imp[i, I_B_BATTR]) != 0 or ((api_btype >> 32) & imp[i, I_B_BTYPE]) != 0:
         return False
     if (api_btype & LOW32 & ~imp[i, I_B_API]) != 0:
         return False
-    if not _listed(pool, imp[i, I_B_MIMES0], imp[i, I_B_MIMESN], ad[c, AD_MIME]):
-        return False
-    size = ad[c, AD_SHAPE] & LOW32
-    if imp[i, I_B_FLEX] != 0 or imp[i, I_B_SIZESN] == 0 or size == 0:  # 0 x 0: a flexible banner
-        return True
-    for k in range(imp[i, I_B_SIZES0], imp[i, I_B_SIZES0] + imp[i, I_B_SIZESN]):
-        if pool[k] == size:
-            return True
-    return False
+    return _listed(pool, imp[i, I_B_MIMES0], imp[i, I_B_MIMESN], ad[c, AD_MIME])
 
 
 @inlined
-def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
+def fits_video(imp: I64, i: int, pool: I64, shape: int, ad: I64, c: int) -> bool:
     """A linear video fits if protocol, mime, duration, API and skippability are as asked."""
-    shape = ad[c, AD_SHAPE]
     if (ad[c, AD_ATTR] & imp[i, I_V_BATTR]) != 0 or (ad[c, AD_API_BTYPE] & LOW32 & ~imp[i, I_V_API]) != 0:
         return False
     protocol = (shape >> AD_PROTOCOL_SHIFT) & 63
@@ -209,28 +205,27 @@ def fits_video(imp: I64, i: int, pool: I64, ad: I64, c: int) -> bool:
 
 
 @inlined
-def fits(imp: I64, i: int, pool: I64, ad: I64, cr: I64, c: int) -> bool:
+def fits(imp: I64, i: int, pool: I64, shape: int, ad: I64, cr: I64, c: int) -> bool:
     """Whether creative ``c`` may answer imp ``i`` (a row of ``imp``).
 
-    ``ad`` int64[C, AD_WIDTH] is what `pack_ads` made of ``cr`` int64[C, CR_WIDTH]: half a cache line per creative.
+    ``shape`` is the creative's, ``ad`` int64[C, AD_WIDTH] what `pack_ads` made of ``cr`` int64[C, CR_WIDTH].
     """
-    shape = ad[c, AD_SHAPE]
     medium = medium_of(shape)
     if (imp[i, I_MEDIA] & medium) == 0 or (imp[i, I_SECURE] == 1 and (shape & AD_SECURE) == 0):
         return False
     if medium == BANNER:
-        return fits_banner(imp, i, pool, ad, c)
+        return fits_banner(imp, i, pool, shape, ad, c)
     if medium == VIDEO:
-        return fits_video(imp, i, pool, ad, c)
+        return fits_video(imp, i, pool, shape, ad, c)
     if medium == NATIVE:
         return fits_native(imp, i, pool, ad, cr, c)
     return False
 
 
-def pack_ads(cr: I64) -> I64:
-    """int64[C, AD_WIDTH]: what the fit rules read of int64[C, CR_WIDTH] creatives, packed for the cache."""
+def pack_ads(cr: I64) -> tuple[I64, I64]:
+    """(shapes int64[C], int64[C, AD_WIDTH]): what the fit rules read of int64[C, CR_WIDTH] creatives."""
     ad = np.zeros((len(cr), AD_WIDTH), np.int64)
-    ad[:, AD_SHAPE] = (
+    shape: I64 = (
         (cr[:, CR_W] << 16 | cr[:, CR_H]) & LOW32
         | cr[:, CR_MEDIA] << AD_MEDIA_SHIFT
         | np.where(cr[:, CR_SECURE] != 0, AD_SECURE, 0)
@@ -241,4 +236,4 @@ def pack_ads(cr: I64) -> I64:
     ad[:, AD_ATTR] = cr[:, CR_ATTR]
     ad[:, AD_API_BTYPE] = (cr[:, CR_API] & LOW32) | cr[:, CR_BTYPE] << 32
     ad[:, AD_MIME] = cr[:, CR_MIME]
-    return ad
+    return shape, ad

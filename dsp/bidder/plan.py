@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dsp.base.kernel import kernel
 from dsp.bidder.fit import pack_ads
-from dsp.bidder.rank import IT_PRODUCT, N_PRODUCTS, pack_items
+from dsp.bidder.rank import N_PRODUCTS, pack_items
 from dsp.catalog.layout import (
     EX_ID,
     LI_CURRENCY,
@@ -20,8 +20,10 @@ from dsp.catalog.layout import (
     LI_FLAGS,
     LI_ID,
     LI_MAX_BID,
+    LI_PRODUCT,
     LI_START_S,
     LI_STRATEGY,
+    LIF_DEAL_ONLY,
     LIF_PAUSED,
     LIV_PRIOR,
 )
@@ -50,6 +52,13 @@ def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
+def _bits(flags: npt.NDArray[np.bool_], words: int) -> U64:
+    """A bitmap uint64[words] of bool[L]."""
+    padded = np.zeros(words * 64, bool)
+    padded[: len(flags)] = flags
+    return np.packbits(padded, bitorder="little").view(np.uint64)
+
+
 def _domain_hashes(domains: list[str]) -> list[int]:
     """Hashes of the domains and of the parents they are under ("m.bank.com", "bank.com")."""
     names: list[str] = []
@@ -71,9 +80,14 @@ class Plan:
         self.lines: F32 = frozen(line_features(self.li_i, self.li_v))
         self.cr_i: I64 = frozen(snapshot.cr_i)
         self.ex_i: I64 = frozen(snapshot.ex_i)
-        self.ad: I64 = frozen(pack_ads(snapshot.cr_i))
+        shapes, ads = pack_ads(snapshot.cr_i)
+        self.open_auction: U64 = frozen(
+            _bits((snapshot.li_i[:, LI_FLAGS] & LIF_DEAL_ONLY) == 0, snapshot.rows.shape[1])
+        )
+        self.shapes: I64 = frozen(shapes)
+        self.ad: I64 = frozen(ads)
         self.item: I32 = frozen(pack_items(snapshot.li_i))
-        self.product: I32 = frozen(np.clip(self.item[:, IT_PRODUCT], 0, N_PRODUCTS - 1))
+        self.product: I32 = frozen(np.clip(snapshot.li_i[:, LI_PRODUCT], 0, N_PRODUCTS - 1).astype(np.int32))
         self.rows: U64 = frozen(snapshot.rows)
         self.dim_keys: U64 = frozen(snapshot.dim_keys)
         self.dim_rows: I32 = frozen(snapshot.dim_rows)

@@ -18,7 +18,7 @@ from dsp.audience.profile import P_INTENT
 from dsp.base.kernel import inlined, kernel
 from dsp.base.memory import count_bits, lowest_bit
 from dsp.bidder.deal import currency_index, deal_floor, find_deal, imp_floor, known_deals
-from dsp.bidder.fit import AD_SHAPE, fits, medium_of
+from dsp.bidder.fit import fits, medium_of
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
 from dsp.catalog.index import find_row
 from dsp.catalog.layout import (
@@ -28,7 +28,6 @@ from dsp.catalog.layout import (
     LI_CREATIVE0,
     LI_CREATIVES,
     LI_FLAGS,
-    LI_PRODUCT,
     LI_SEAT,
     LIF_DEAL_ONLY,
 )
@@ -61,9 +60,15 @@ from dsp.openrtb.hashing import mix64
 ) = range(8)
 C_WIDTH = 8
 
-# --- packed line items: int32[L, IT_WIDTH], half a cache line of what ranking reads of li_i -----------------------
-(IT_CREATIVE0, IT_CREATIVES, IT_FLAGS, IT_SEAT, IT_ADVERTISER, IT_PRODUCT) = range(6)
-IT_WIDTH = 8
+# --- packed line items: int32[L, IT_WIDTH], what ranking reads of li_i ---------------------------------------------
+(
+    IT_CREATIVE0,
+    IT_CREATIVES,  # their number, with DEAL_ONLY above it
+    IT_SEAT,
+    IT_ADVERTISER,
+) = range(4)
+IT_WIDTH = 4
+DEAL_ONLY = 1 << 30
 
 MAX_K = 32
 MAX_TRIES = 256  # line items tried per imp, best cheap score first; then it makes do with what it has
@@ -132,8 +137,13 @@ def imp_rows(imp: I64, i: int, pool: I64, keys: U64, key_rows: I32, any_row: I32
 
 
 @inlined
-def list_bits(matched: U64, rows: U64, of_imp: I32, n_rows: int, fit: U64, out: I32) -> int:
-    """List the line items of bitmap ``matched`` uint64[W] that are in any of the imp's rows; returns how many."""
+def list_bits(
+    matched: U64, rows: U64, of_imp: I32, n_rows: int, open_auction: U64, private: bool, known: I32, n_known: int,
+    fit: U64, out: I32,
+) -> tuple[int, bool]:  # fmt: skip
+    """List the line items of bitmap ``matched`` uint64[W] that are in any of the imp's rows and may bid openly or
+    through one of its ``known`` deals; returns how many, and whether some only lacked the deal.
+    """
     zero, one = np.uint64(0), np.uint64(1)
     words = matched.shape[0]
     if n_rows == 1:
@@ -149,6 +159,18 @@ def list_bits(matched: U64, rows: U64, of_imp: I32, n_rows: int, fit: U64, out: 
                 fit[w] |= row[w]
         for w in range(words):
             fit[w] &= matched[w]
+    dropped = zero
+    if n_known == 0 and not private:
+        for w in range(words):
+            dropped |= fit[w] & ~open_auction[w]
+            fit[w] &= open_auction[w]
+    else:
+        for w in range(words):
+            may = zero if private else open_auction[w]
+            for k in range(n_known):
+                may |= rows[known[k, 1], w]
+            dropped |= fit[w] & ~may
+            fit[w] &= may
     n = 0
     for w in range(words):
         word = fit[w]
@@ -164,7 +186,7 @@ def list_bits(matched: U64, rows: U64, of_imp: I32, n_rows: int, fit: U64, out: 
             out[n + k] = (w << 6) + lowest_bit(word)
             word &= word - one
         n += left
-    return n
+    return n, dropped != zero
 
 
 @inlined
@@ -186,12 +208,14 @@ def best_below(n: int, key: I64, bound: int) -> int:
 
 
 @inlined
-def pick_creative(imp: I64, i: int, pool: I64, ad: I64, cr_i: I64, first: int, count: int, state: U64) -> int:
+def pick_creative(
+    imp: I64, i: int, pool: I64, shape: I64, ad: I64, cr_i: I64, first: int, count: int, state: U64
+) -> int:
     """One of the line item's creatives that fit, each equally likely; -1 if none fits."""
     seen = 0
     chosen = -1
     for c in range(first, first + count):
-        if fits(imp, i, pool, ad, cr_i, c):
+        if fits(imp, i, pool, shape[c], ad, cr_i, c):
             seen += 1
             if seen == 1 or next_random(state) % np.uint64(seen) == np.uint64(0):
                 chosen = c
@@ -211,6 +235,7 @@ def try_line_item(
     known: I32,
     n_known: int,
     item: I32,
+    shapes: I64,
     ad: I64,
     cr_i: I64,
     adv_domains: I64,
@@ -229,13 +254,14 @@ def try_line_item(
     if n_known > 0:
         seat, advertiser = seat_hash[item[li, IT_SEAT]], item[li, IT_ADVERTISER]
         deal = find_deal(known, n_known, deals, pool, li, seat, adv_domains, advertiser, rows)
-    if deal < 0 and (imp[i, I_PRIVATE_AUCTION] == 1 or (item[li, IT_FLAGS] & LIF_DEAL_ONLY) != 0):
+    if deal < 0 and (imp[i, I_PRIVATE_AUCTION] == 1 or (item[li, IT_CREATIVES] & DEAL_ONLY) != 0):
         return P_DEAL
-    creative = pick_creative(imp, i, pool, ad, cr_i, item[li, IT_CREATIVE0], item[li, IT_CREATIVES], state)
+    first, count = item[li, IT_CREATIVE0], item[li, IT_CREATIVES] & ~DEAL_ONLY
+    creative = pick_creative(imp, i, pool, shapes, ad, cr_i, first, count, state)
     if creative < 0:
         return P_FORMAT
     at = q[r, Q_AT]
-    shape = ad[creative, AD_SHAPE]
+    shape = shapes[creative]
     if deal >= 0:
         floor, cur = deal_floor(deals, deal, imp, i, pool, shape, usd)
         if deals[deal, D_AT] > 0:
@@ -272,8 +298,10 @@ def rank(
     keys: U64,
     key_rows: I32,
     any_row: I32,
+    open_auction: U64,
     item: I32,
     product: I32,
+    shapes: I64,
     ad: I64,
     cr_i: I64,
     adv_domains: I64,
@@ -298,10 +326,10 @@ def rank(
 ) -> int:
     """Candidates of every imp of the batch: rows of ``out`` int64[n, C_WIDTH], in imp order; returns their number.
 
-    ``weight`` float32[L] is a line item's prior value times its multiplier; ``cand_imp`` and ``cand_li`` int32[n]
-    repeat two columns of ``out`` for the feature kernel. Scratch: ``scratch_rows``, ``known`` int32[m, 2], ``fit``
-    uint64[W], ``top_li``, ``score`` and ``key`` [L], ``score_bits`` (``score`` seen as int32: positive floats order
-    as their bits do), ``intent`` float32[N_PRODUCTS].
+    ``open_auction`` uint64[W] has the line items that need no deal; ``weight`` float32[L] is a line item's prior value
+    times its multiplier; ``cand_imp`` and ``cand_li`` int32[n] repeat two columns of ``out`` for the feature kernel.
+    Scratch: ``scratch_rows``, ``known`` int32[m, 2], ``fit`` uint64[W], ``top_li``, ``score`` and ``key`` [L],
+    ``score_bits`` (``score`` seen as int32: positive floats order as their bits do), ``intent`` float32[N_PRODUCTS].
     """
     n = 0
     limit = out.shape[0] - k_max
@@ -311,7 +339,13 @@ def rank(
             continue
         reason = max(q[r, Q_REASON], P_FORMAT)
         n_rows = imp_rows(imp, i, pool, keys, key_rows, any_row, scratch_rows)
-        listed = list_bits(matched[r], rows, scratch_rows, n_rows, fit, top_li)
+        n_known = known_deals(imp, i, deals, keys, key_rows, known) if imp[i, I_DEALN] > 0 else 0
+        private = imp[i, I_PRIVATE_AUCTION] == 1
+        listed, lacked_deal = list_bits(
+            matched[r], rows, scratch_rows, n_rows, open_auction, private, known, n_known, fit, top_li
+        )
+        if lacked_deal:
+            reason = max(reason, P_DEAL)
         for p in range(N_PRODUCTS):
             level = profiles[r, P_INTENT + p] if q[r, Q_FOUND] != 0 else np.uint8(255)
             intent[p] = np.float32(1.0) if level == 255 else np.float32(0.25 + level * (2.0 / 254.0))
@@ -319,15 +353,14 @@ def rank(
         score_all(listed, top_li, weight, product, intent, seed, score)
         for k in range(listed):  # unique keys that order as the scores do
             key[k] = (np.int64(score_bits[k]) << 32) | np.int64(top_li[k])
-        n_known = known_deals(imp, i, deals, keys, key_rows, known) if imp[i, I_DEALN] > 0 else 0
         bound = 0x7FFFFFFFFFFFFFFF
         kept = 0
         for _ in range(min(listed, MAX_TRIES)):
             bound = best_below(listed, key, bound)
             li = bound & LOW32
             came = try_line_item(
-                i, r, li, imp, deals, pool, q, rows, known, n_known, item, ad, cr_i, adv_domains, seat_hash,
-                cur_hash, usd, available, state, out, n,
+                i, r, li, imp, deals, pool, q, rows, known, n_known, item, shapes, ad, cr_i, adv_domains,
+                seat_hash, cur_hash, usd, available, state, out, n,
             )  # fmt: skip
             if came == P_VALUE:
                 cand_imp[n] = i
@@ -345,13 +378,8 @@ def rank(
 def pack_items(li_i: I64) -> I32:
     """int32[L, IT_WIDTH]: what ranking reads of int64[L, LI_WIDTH] line items."""
     item = np.zeros((len(li_i), IT_WIDTH), np.int32)
-    for to, column in (
-        (IT_CREATIVE0, LI_CREATIVE0),
-        (IT_CREATIVES, LI_CREATIVES),
-        (IT_FLAGS, LI_FLAGS),
-        (IT_SEAT, LI_SEAT),
-        (IT_ADVERTISER, LI_ADVERTISER),
-        (IT_PRODUCT, LI_PRODUCT),
-    ):
-        item[:, to] = li_i[:, column]
+    item[:, IT_CREATIVE0] = li_i[:, LI_CREATIVE0]
+    item[:, IT_CREATIVES] = li_i[:, LI_CREATIVES] | np.where(li_i[:, LI_FLAGS] & LIF_DEAL_ONLY, DEAL_ONLY, 0)
+    item[:, IT_SEAT] = li_i[:, LI_SEAT]
+    item[:, IT_ADVERTISER] = li_i[:, LI_ADVERTISER]
     return item
