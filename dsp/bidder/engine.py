@@ -291,9 +291,9 @@ class Engine:
         n_cand = rank(
             n_imps, batch.imp, batch.deal, batch.pool, work.profiles, q, work.matched, work.some,
             plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.open_auction, plan.item, plan.product,
-            plan.shapes, plan.ad, plan.cr_i, plan.adv_domains, plan.seat_hash, plan.cur_hash, plan.usd, plan.weight, slices.available,
-            self._k, work.random, work.imp_rows, work.known_deals, work.either, work.top_li, work.top_score,
-            work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
+            plan.shapes, plan.ad, plan.cr_i, plan.adv_domains, plan.seat_hash, plan.cur_hash, plan.usd, plan.weight,
+            slices.available, self._k, work.random, work.imp_rows, work.known_deals, work.either, work.top_li,
+            work.top_score, work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
         t4 = clock_ns()
 
