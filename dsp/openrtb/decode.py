@@ -199,7 +199,7 @@ def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] | I64) -
     spans[:n, _LENGTH] = list(map(len, bodies))
     spans[:n, _FORMAT] = formats
     spans[:n, _BAD_UTF8] = -1
-    if not joined.isascii():
+    if not joined.isascii() and c.FMT_JSON in formats:
         for i, body in enumerate(bodies):
             if formats[i] == c.FMT_JSON and not body.isascii():
                 try:
