@@ -44,12 +44,12 @@ def second_price_cost(price_histogram: npt.NDArray[np.floating] | I64) -> F64:
 
 @inlined
 def observe(seen: F64, value: float) -> None:
-    """Count the value of an impression that could be bought (any positive unit, the same for all)."""
+    """Count the value of an impression that could be bought (any unit, the same for all; not positive: worthless)."""
+    j = 0
     if value > 0.0:
-        j = int((math.log(value) - _LOWEST) / _STEP)
-        j = min(max(j, 0), BINS - 1)
-        seen[0, j] += 1.0
+        j = min(max(int((math.log(value) - _LOWEST) / _STEP), 0), BINS - 1)
         seen[1, j] += value
+    seen[0, j] += 1.0
 
 
 @kernel

@@ -50,5 +50,17 @@ def test_forgetting_follows_a_shift_in_values() -> None:
 
 def test_values_that_are_none_or_out_of_range_do_no_harm() -> None:
     seen = histogram_of(np.array([0.0, -1.0, float("nan"), 1e-30, 1e30]))
-    assert seen[0].sum() == 2
-    assert seen[0, 0] == seen[0, BINS - 1] == 1
+    assert seen[0].sum() == 5
+    assert seen[0, 0] == 4
+    assert seen[0, BINS - 1] == 1
+    assert np.isfinite(seen).all()
+
+
+def test_worthless_impressions_are_auctions_that_cost_nothing() -> None:
+    rng = np.random.default_rng(6)
+    values = rng.lognormal(3, 1, 4_000)
+    cost = second_price_cost(np.ones(301))
+    half = np.where(rng.random(4_000) < 0.5, values, 0.0)
+    assert solve(histogram_of(half), cost, 10.0) == pytest.approx(
+        solve(histogram_of(values[half > 0]), cost, 10.0 / (half > 0).mean()), rel=1e-6
+    )
