@@ -17,6 +17,7 @@ COMMANDS = (
     "pacing",
     "ledger",
     "money",
+    "chaos",
 )
 
 

@@ -39,6 +39,7 @@ START_MS = 1_700_000_000_000
 EXP_S = 10.0
 SKEW_S = 5.0
 STEP_S = 0.5
+DEMAND = 8.0  # times the bids that a budget needs; the last of it is held by one worker, who sees a quarter of them
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ class Market:
         self.win_rate = self.rng.uniform(*s.win_rates, s.lines)
         self.reports_losses = np.arange(s.lines) % 2 == 0
         self.second_price = self.rng.random(s.lines) < 0.5
-        self.demand = 3 * self.budgets / MAX_BID / self.win_rate / s.flight_s / s.workers  # bids a second and worker
+        self.demand = (
+            DEMAND * self.budgets / MAX_BID / self.win_rate / s.flight_s / s.workers
+        )  # bids a second and worker
         config = Config(ledger=LedgerConfig(skew_s=SKEW_S, sync_s=STEP_S, win_rate_jump=0, price_jump=0))
         self.books = Books.open(":memory:", config.ledger, mono_ns=self.clock(), time_ms=self.clock.ms, durable=False)
         end_ms = self.clock.ms + int(s.flight_s * 1000)

@@ -58,7 +58,8 @@ class LedgerServer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.signer = load_signer(config.path("secrets", "signing.json"))
-        self.plan = Plan([])
+        self._snapshot = ""
+        self.plan = self._current_plan() or Plan([])  # before anything is answered: clicks need to know where to go
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
         self._sync_key = sync_key(self.signer.sync_secret)
         self._outcomes = OutcomeWriter(config.path("log", "outcomes"), "ledger")
@@ -66,7 +67,6 @@ class LedgerServer:
         self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop(), spool)
         self.writer.when_opened(lambda books, _, time_ms: books.adopt(self.plan, time_ms))
         self.when_fenced: Callable[[], None] = lambda: None  # another ledger has taken over: nothing is left to do here
-        self._snapshot = ""
         self._follower = asyncio.create_task(self._follow())
 
     def _open_books(self) -> Books:
@@ -93,13 +93,27 @@ class LedgerServer:
             await asyncio.sleep(PLAN_POLL_S)
         self.when_fenced()
 
+    def _current_plan(self) -> Plan | None:
+        """The plan of the current snapshot; None where there is none, or none that can be read."""
+        path = current_path(self.config)
+        try:
+            plan = plan_of(Snapshot.load(path)) if path is not None else None
+        except (SnapshotError, OSError, KeyError, ValueError):
+            return None  # the follower tries again, and says why
+        self._snapshot = path.name if path is not None else ""
+        return plan
+
     async def _adopt_current(self) -> None:
         path = current_path(self.config)
         if path is None or path.name == self._snapshot:
             return
         plan = await asyncio.to_thread(lambda: plan_of(Snapshot.load(path)))
-        await self.writer.submit(lambda books, _, time_ms: books.adopt(plan, time_ms))
-        self.plan, self._snapshot = plan, path.name
+        self.plan, self._snapshot = plan, path.name  # first: books that are opened from now on take this one
+        try:
+            await self.writer.submit(lambda books, _, time_ms: books.adopt(plan, time_ms))
+        except UnavailableError:
+            self._snapshot = ""
+            raise
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
