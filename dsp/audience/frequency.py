@@ -19,11 +19,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 from dsp.base.caps import FLIGHT, K_ID, K_KIND, K_LIMIT, K_WINDOW_S, MAX_CAP, PRODUCT, WINDOWS_S
+from dsp.base.kernel import kernel
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -116,12 +116,12 @@ class States:
         self.known[i] = 1
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _u4(row: U8, at: int) -> int:
     return int(row[at]) | int(row[at + 1]) << 8 | int(row[at + 2]) << 16 | int(row[at + 3]) << 24
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def billed(row: U8, kind: int, number: int, window_s: int, now_s: int) -> int:
     """Billed impressions of one thing in a state row within the last ``window_s`` seconds (FLIGHT: ever)."""
     n, m = int(row[S_EVENTS]), int(row[S_TOTALS])
@@ -147,7 +147,7 @@ def billed(row: U8, kind: int, number: int, window_s: int, now_s: int) -> int:
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def room(row: U8, known: int, caps: I64, first: int, last: int, now_s: int) -> int:
     """How many more impressions the caps ``caps[first:last]`` allow this person; 0 where there is no state to tell.
 
@@ -162,7 +162,7 @@ def room(row: U8, known: int, caps: I64, first: int, last: int, now_s: int) -> i
     return max(left, 0)
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def apply_lifecycle(n: int, rows: U8, known: I64, profiles: U8, found: I64, lifecycle_at: int) -> None:
     """Raise the life cycle of known people to what conversions have said since; in place, before anything reads it."""
     for i in range(n):

@@ -20,7 +20,6 @@ import mmap
 from pathlib import Path
 from typing import Any
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 from numba.core import cgutils, types
@@ -28,6 +27,7 @@ from numba.extending import intrinsic
 
 from dsp.audience.frequency import SUBJECT_BYTES, room
 from dsp.base.caps import CAP_WIDTH, K_ID, K_KIND, KINDS
+from dsp.base.kernel import kernel
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -58,14 +58,14 @@ def compare_and_swap(typing: Any, array: Any, index: Any, expected: Any, new: An
     return signature, generate
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _mix(x: np.uint64) -> np.uint64:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def fingerprint(subject: U8, kind: int, number: int) -> np.uint64:
     """64 bits of (person, cap's kind, id): the low ones choose the bucket, the high 40 go into the word."""
     low, high = np.uint64(0), np.uint64(0)
@@ -77,13 +77,13 @@ def fingerprint(subject: U8, kind: int, number: int) -> np.uint64:
     return _mix(h ^ (np.uint64(number) << np.uint64(3)) ^ np.uint64(kind))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _word(print64: np.uint64, until_s: int) -> np.uint64:
     stamp = np.uint64((until_s - EPOCH_S) & _EXPIRY_MASK)
     return (print64 & ~np.uint64(_EXPIRY_MASK)) | stamp
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _live(word: np.uint64, now_s: int) -> bool:
     """Whether a word still counts; expiries are compared on a circle of 2^24 s."""
     if word == np.uint64(0):
@@ -92,7 +92,7 @@ def _live(word: np.uint64, now_s: int) -> bool:
     return bool(0 < left < (1 << (_EXPIRY_BITS - 1)))
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def put_word(table: U64, print64: np.uint64, until_s: int, now_s: int) -> int:
     """Put a word into a free place of its bucket; how many live ones of its fingerprint there are then, FULL if none is
     free.
@@ -115,7 +115,7 @@ def put_word(table: U64, print64: np.uint64, until_s: int, now_s: int) -> int:
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def change_word(table: U64, print64: np.uint64, until_s: int, new_until_s: int) -> bool:
     """Set the expiry of one word that counts until ``until_s`` (0: take it out); whether there was one."""
     base = np.int64(print64 & np.uint64(table.shape[0] // WAYS - 1)) * WAYS
@@ -127,7 +127,7 @@ def change_word(table: U64, print64: np.uint64, until_s: int, new_until_s: int) 
     return False
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def reserve(
     table: U64, subject: U8, row: U8, known: int, caps: I64, first: int, last: int, now_s: int, until_s: int, hosts: int
 ) -> int:
@@ -164,7 +164,7 @@ def reserve(
     return RESERVED
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def _count(table: U64, print64: np.uint64, now_s: int) -> int:
     """Live words of a fingerprint."""
     base = np.int64(print64 & np.uint64(table.shape[0] // WAYS - 1)) * WAYS
@@ -176,7 +176,7 @@ def _count(table: U64, print64: np.uint64, now_s: int) -> int:
     return count
 
 
-@nb.njit(cache=True, nogil=True)
+@kernel
 def settle(table: U64, subject: U8, ids: I64, until_s: int, new_until_s: int) -> int:
     """One bid was billed (``new_until_s`` = now + LINGER_S) or lost (0); ``ids`` int64[5] in the order of KINDS.
 
