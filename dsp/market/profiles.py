@@ -69,18 +69,26 @@ def write_profiles(config: Config, people: People, exchanges: Mapping[str, int] 
     if exchanges is None:
         path = current_path(config)
         exchanges = {x["name"]: x["id"] for x in Snapshot.load(path).meta["exchanges"]} if path is not None else {}
-    pepper = load_pepper(config.path("secrets", "pepper.json"))
     written = 0
     with people_writer(config.root) as writer:
-        for persons, records in profile_blocks(people, int(time.time()) // 86_400):
-            keys = np.zeros((len(persons), len(exchanges) + 1, 16), np.uint8)
-            for k, (name, number) in enumerate(exchanges.items()):
-                keys[:, k] = identity_key_many(KIND_BUYERUID, people.buyeruids(persons, name), pepper, number)
-            keys[:, -1] = identity_key_many(KIND_IFA, people.ifas(persons), pepper)
-            keys[~_HAS_APPS[people.device[persons]], -1] = 0
+        for records, keys in keyed_profiles(config, people, exchanges):
             writer.write(records, keys)
-            written += len(persons)
+            written += len(records)
     return written
+
+
+def keyed_profiles(
+    config: Config, people: People, exchanges: Mapping[str, int]
+) -> Iterator[tuple[npt.NDArray[np.void], U8]]:
+    """The known people as (PROFILE[n], identity keys uint8[n, k, 16]), a block at a time."""
+    pepper = load_pepper(config.path("secrets", "pepper.json"))
+    for persons, records in profile_blocks(people, int(time.time()) // 86_400):
+        keys = np.zeros((len(persons), len(exchanges) + 1, 16), np.uint8)
+        for k, (name, number) in enumerate(exchanges.items()):
+            keys[:, k] = identity_key_many(KIND_BUYERUID, people.buyeruids(persons, name), pepper, number)
+        keys[:, -1] = identity_key_many(KIND_IFA, people.ifas(persons), pepper)
+        keys[~_HAS_APPS[people.device[persons]], -1] = 0
+        yield records, keys
 
 
 _HAS_APPS = np.array([device.has_apps for device in DEVICES])
