@@ -32,6 +32,7 @@ from bench.procs import LOAD_CPU, SERVER_CPU, free_port, pin
 from bench.world import NOON_S, POPULATION, Parameters, World, forget_decisions, make_world
 from dsp.audience.aerospike_store import AerospikeWriter, connect
 from dsp.audience.open import open_audience
+from dsp.audience.store import StoreError
 from dsp.base.config import AudienceConfig
 from dsp.base.metrics import Metrics
 from dsp.bidder.answer import BID, NO_BID
@@ -54,6 +55,9 @@ service {{
 	work-directory {root}
 	cluster-name bench
 	proto-fd-max 1024
+}}
+mod-lua {{
+	user-path {root}/usr/udf/lua
 }}
 logging {{
 	console {{
@@ -122,7 +126,7 @@ class Server:
             if self._process.poll() is not None:
                 break
             time.sleep(0.05)
-        raise RuntimeError(f"the server did not start: see {self._log.name}")
+        raise RuntimeError(f"the server did not start: {Path(self._log.name).read_text()[-2000:]}")
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -368,9 +372,21 @@ def rig(binary: Path, root: Path, cache: int, rate: int) -> Iterator[tuple[Serve
 
 def fill(world: World, hosts: tuple[str, ...]) -> None:
     """Everybody of the world into the server."""
-    writer = AerospikeWriter(hosts, client=connect(hosts, 10_000))
+    writer = AerospikeWriter(hosts, client=_patiently(hosts))
     people = People.generate(PARAMETERS.people, PARAMETERS.seed, POPULATION)
     exchanges = {exchange.name: exchange.id for exchange in world.catalog.exchanges}
     for records, keys in keyed_profiles(world.config, people, exchanges):
         writer.write(records, keys)
     writer.close()
+
+
+def _patiently(hosts: tuple[str, ...]) -> Any:
+    """A client, once the server is ready for one."""
+    ends = time.monotonic() + 30
+    while True:
+        try:
+            return connect(hosts, 10_000)
+        except StoreError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.25)

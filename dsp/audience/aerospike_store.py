@@ -76,7 +76,7 @@ class AerospikeStore:
     ) -> None:
         """Connect now if the cluster answers, else with the first read that finds it (`StoreError` until then)."""
         self.stats = StoreStats()
-        self.budget_ms = timeout_ms  # of the next read; the caller may lower it from the bid's deadline
+        self.budget_ms: float = timeout_ms  # of the next read; the caller may lower it from the bid's deadline
         self.timeout_ms = timeout_ms
         self._hosts, self._namespace, self._cipher = tuple(hosts), namespace, cipher
         self._client = client
