@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
 from dsp.base.config import LedgerConfig
 from dsp.control.grants import SyncReply, SyncRequest
+from dsp.ledger import attribution
 from dsp.ledger.accounts import (
     ADVERTISER,
     DISPUTE,
@@ -37,6 +39,7 @@ from dsp.ledger.journal import Journal
 from dsp.ledger.pacer import Pacer
 from dsp.ledger.periods import ALL_TIME, periods_of
 from dsp.ledger.plan import BILLABLE_BILLING, BILLABLE_WIN, NO_LIMIT, Plan
+from dsp.ledger.rollups import Rollups
 from dsp.ledger.rows import Charge, Side, entry_row, event_row, grant_row, lease_row, line_row, ref
 from dsp.ledger.schema import (
     BALANCES,
@@ -58,7 +61,7 @@ from dsp.ledger.schema import (
     token_id,
 )
 from dsp.ledger.ticket import UNFILLED, Notice, charge_micros
-from dsp.log.outcomes import BILLING, CLICK, DEFAULTED, LOSS, WIN
+from dsp.log.outcomes import BILLING, CLICK, LOSS, WIN
 
 OutcomeRow = tuple[int, int, int, int, float]
 EVERYTHING = (0, 0)  # the stop that is the kill switch
@@ -77,6 +80,7 @@ class Books:
         self.granting = Granting(config, self.journal.raise_epoch())
         self.brakes = Brakes(config)
         self.pacer = Pacer(self.granting)
+        self.rollups = Rollups()
         self.counts: Counter[str] = Counter()
         self.stops: dict[tuple[int, int], tuple[str, str, int]] = {}  # (kind, ref) -> reason, detail, time ms
         self.rates: dict[tuple[str, str], float] = {}  # (code, ISO date) -> USD
@@ -144,6 +148,8 @@ class Books:
         journal.add_balances([(*key, *amounts) for key, amounts in self._new_balances.items()])
         journal.add_tallies([(*key, *numbers) for key, numbers in self._new_tallies.items()])
         self.pacer.keep(journal)
+        journal.add_rollups(list(self.rollups.hours()), list(self.rollups.days()))
+        self.rollups.clear()
         granting.dirty_lines.clear()
         granting.dirty_leases.clear()
         granting.dirty_slots.clear()
@@ -191,6 +197,7 @@ class Books:
         fresh = self._insert(durable) if durable else set()
         results = []
         billable = []
+        clicks = []
         for notice in notices:
             if notice.kind == LOSS:
                 new = self._void(notice)
@@ -200,6 +207,8 @@ class Books:
                 fresh.discard(key)  # the next one like it in this batch is a duplicate
                 if new and self._is_billable(notice):
                     billable.append(notice)
+                elif new and notice.kind == CLICK:
+                    clicks.append(notice)
             results.append(new)
             if new:
                 self._note(notice)
@@ -207,12 +216,51 @@ class Books:
                 self.counts["duplicates"] += 1
         if billable:
             self._charge(billable)
+        if clicks:
+            self._claim(clicks)
         return results
 
     def _insert(self, notices: Sequence[Notice]) -> set[tuple[int, int]]:
-        lines = self.granting.lines
-        rows = [event_row(n, x.currency if (x := lines.get(n.ticket.line_item)) else "") for n in notices]
-        return self.journal.add_events(rows)
+        """Put events on record, conversions with their credit; the (bid, kind) of new ones."""
+        others = [notice for notice in notices if not attribution.is_conversion(notice.kind)]
+        fresh = self.journal.add_events([self._row(n) for n in others]) if others else set()
+        conversions = [notice for notice in notices if attribution.is_conversion(notice.kind)]
+        if conversions:
+            fresh |= self._insert_conversions(conversions)
+        return fresh
+
+    def _row(self, notice: Notice) -> tuple[Any, ...]:
+        line = self.granting.lines.get(notice.ticket.line_item)
+        return event_row(notice, line.currency if line is not None else "")
+
+    def _insert_conversions(self, notices: Sequence[Notice]) -> set[tuple[int, int]]:
+        found = [attribution.conversion_of(notice) for notice in notices]
+        credits = attribution.credits(self.journal.begin(), self.granting.lines, found)
+        rows = zip(notices, credits, strict=True)
+        fresh = self.journal.add_events([attribution.credited_row(self._row(n), c, n.external_id) for n, c in rows])
+        left = set(fresh)
+        for notice, credit in zip(notices, credits, strict=True):
+            key = (sql_id(notice.ticket.bid_id), notice.kind)
+            if key in left:
+                left.discard(key)
+                self._credit(notice.kind, notice.value_micros, credit)
+                if credit.how:
+                    self.pacer.acted(credit.line_item, notice.kind, credit.bid_ms // 1000, notice.time_ms)
+        return fresh
+
+    def _credit(self, kind: int, value: int, credit: attribution.Credit, n: int = 1) -> None:
+        where = (credit.bid_ms, credit.exchange, credit.creative)
+        self.rollups.happened(self.granting.line(credit.line_item), kind, *where, credit.how, value, n)
+
+    def _claim(self, clicks: list[Notice]) -> None:
+        """New clicks may take the credit of conversions that were heard of before them."""
+        connection = self.journal.begin()
+        for row, credit in attribution.claims(connection, self.granting.lines, clicks):
+            had = attribution.bid_of(connection, row.credited) if row.credited is not None else None
+            if had is not None:
+                at = (had.bid_id, had.bid_ms, had.line_item, had.exchange, had.creative)
+                self._credit(row.kind, row.value_micros, attribution.Credit(row.attribution, *at), -1)
+            self._credit(row.kind, row.value_micros, credit)
 
     def _is_billable(self, notice: Notice) -> bool:
         how = self.granting.plan.billable.get(notice.ticket.exchange, BILLABLE_BILLING)
@@ -239,8 +287,10 @@ class Books:
         self._new_outcomes.append((ticket.bid_id, notice.kind, notice.time_ms, price, value))
         charge = charge_micros(ticket, notice.price_micros) if notice.kind in {WIN, BILLING} else 0
         self._tally(ticket.line_item, notice.kind, 1, charge, 0, 0.0 if notice.kind == LOSS else value)
-        if CLICK <= notice.kind <= DEFAULTED:
-            self.pacer.acted(ticket.line_item, notice.kind, ticket.time_s, notice.time_ms)
+        if notice.kind == CLICK:
+            where = (ticket.time_s * 1000, ticket.exchange, ticket.creative)
+            self.rollups.happened(self.granting.line(ticket.line_item), CLICK, *where, 0, 0)
+            self.pacer.acted(ticket.line_item, CLICK, ticket.time_s, notice.time_ms)
 
     def _charge(self, notices: list[Notice]) -> None:
         """Post billable events that have no entry yet: min(charge, r); the rest is disputed (rule 8)."""
@@ -287,6 +337,8 @@ class Books:
         self.counts["late_wins"] += charge.late
         margin = line.add_media(ticket.period, charge.posted)
         self._spend(line, ticket.period, charge.posted + margin)
+        at = (ticket.time_s * 1000, ticket.exchange, ticket.creative)
+        self.rollups.charged(line, *at, charge.posted, margin)
         self.pacer.charged(line, ticket.time_s, charge.notice.time_ms, charge.posted + margin)
         if margin:
             self._book(MARGIN, line.id, ticket.period, line.currency, credit=margin)
@@ -343,6 +395,7 @@ class Books:
         self._book(debit.kind, debit.ref, it.period, currency, debit=it.micros)
         if line is not None:
             self._spend(line, it.period, -it.micros - margin)
+            self.rollups.adjusted(line, time_ms, it.exchange, -it.micros - margin, -it.micros)
             self.granting.wake(line)
         else:
             self._book(credit.kind, credit.ref, it.period, currency, credit=it.micros)

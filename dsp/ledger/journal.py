@@ -26,7 +26,10 @@ from dsp.ledger.schema import (
     LEASES,
     LEDGER,
     LINES,
+    MEASURES,
     RATES,
+    ROLLUP_DAYS,
+    ROLLUP_HOURS,
     STOPS,
     TALLIES,
 )
@@ -58,6 +61,8 @@ class Journal:
         self._lines = self._upsert(LINES, ["campaign", "advertiser", "currency", "name", "margin_ppm"])
         self._balances = self._upsert(BALANCES, add=["debit_micros", "credit_micros"])
         self._tallies = self._upsert(TALLIES, add=["n", "charge_micros", "posted_micros", "value"])
+        self._hours = self._upsert(ROLLUP_HOURS, add=MEASURES)
+        self._days = self._upsert(ROLLUP_DAYS, add=MEASURES)
         self._rates = self._upsert(RATES, ["usd"])
         self._stops = self._upsert(STOPS, ["reason", "detail", "time_ms"])
 
@@ -126,6 +131,11 @@ class Journal:
     def add_entries(self, rows: Sequence[Row]) -> set[tuple[int, int]]:
         """Insert entries (without id); the (bid_id, kind) of those that were not there."""
         return self._write(self._insert_entries, rows)
+
+    def add_rollups(self, hours: Sequence[Row], days: Sequence[Row]) -> None:
+        """Add to the rollups."""
+        self._write(self._hours, hours)
+        self._write(self._days, days)
 
     def put_lines(self, rows: Sequence[Row]) -> None:
         """Insert or replace line items."""

@@ -183,6 +183,40 @@ PACING = Table(  # what pacing has learned of a line item (`control.pacing.dump`
     Column("state", LargeBinary, nullable=False),
 )
 
+MEASURES = (
+    *("impressions", "spend_micros", "media_micros", "clicks"),  # spend: media cost and the agency's margin
+    *("registered", "applied", "approved", "funded", "defaulted"),
+    *("views", "value_micros"),  # conversions credited to views; amounts that came with funded conversions
+)
+
+
+def _measures() -> list[Column[Any]]:
+    return [Column(name, BigInteger, nullable=False) for name in MEASURES]
+
+
+ROLLUP_HOURS = Table(  # what reports read (`dsp.ledger.rollups`): the detail
+    "rollup_hours",
+    METADATA,
+    Column("line_item", BigInteger, primary_key=True, autoincrement=False),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # unix hours
+    Column("exchange", Integer, primary_key=True, autoincrement=False),
+    Column("creative", BigInteger, primary_key=True, autoincrement=False),
+    Column("currency", String(3), nullable=False),
+    *_measures(),
+    sqlite_with_rowid=False,
+)
+ROLLUP_DAYS = Table(
+    "rollup_days",
+    METADATA,
+    Column("kind", SmallInteger, primary_key=True, autoincrement=False),  # of account, or rollups.EXCHANGE ...
+    Column("grain", SmallInteger, primary_key=True, autoincrement=False),  # days
+    Column("day", Integer, primary_key=True, autoincrement=False),  # the first of them, since 1970-01-01, local
+    Column("ref", BigInteger, primary_key=True, autoincrement=False),
+    Column("currency", String(3), primary_key=True),
+    *_measures(),
+    sqlite_with_rowid=False,
+)
+
 LEASE_OPEN, LEASE_OVER = 1, 2
 ENTRY_CHARGE, ENTRY_DISPUTE, ENTRY_MARGIN, ENTRY_ADJUSTMENT, ENTRY_ADJUSTED_MARGIN = 1, 2, 3, 10, 11
 ATTRIBUTION_NONE, ATTRIBUTION_CLICK, ATTRIBUTION_VIEW = 0, 1, 2

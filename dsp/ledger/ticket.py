@@ -47,6 +47,7 @@ class Notice(NamedTuple):
     time_ms: int  # when it was received
     price_micros: int = UNFILLED
     value_micros: int = 0  # conversions: amount; losses: the reason code, in millionths
+    external_id: str = ""  # conversions: the advertiser's or partner's own number of it
 
     @property
     def test(self) -> bool:

@@ -1,0 +1,116 @@
+"""Rollups: what reports read. Every notice is added, in its own transaction, to hour and day of its bid.
+
+The time of the bid, not of the notice: a day's cost and what it brought stand in one row, and a loan funded weeks later
+ripens the day that bought it. Conversions count for the bid they are credited to (`dsp.ledger.attribution`).
+
+``rollup_hours`` has the detail: UTC hour x line item x exchange x creative. ``rollup_days`` has local days of the
+advertiser, added up for each line item, campaign, advertiser, exchange, creative and all, and the same once more for
+stretches of eight days: a report over 90 days reads some 20 rows for each line item instead of 90.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM, Line
+from dsp.ledger.rows import ref
+from dsp.ledger.schema import ATTRIBUTION_NONE, ATTRIBUTION_VIEW, MEASURES
+from dsp.log.outcomes import APPLIED, APPROVED, CLICK, DEFAULTED, FUNDED, REGISTERED
+
+(M_IMPRESSIONS, M_SPEND, M_MEDIA, M_CLICKS) = range(4)
+_AT = {CLICK: M_CLICKS, REGISTERED: 4, APPLIED: 5, APPROVED: 6, FUNDED: 7, DEFAULTED: 8}
+M_VIEWS, M_VALUE = 9, 10
+ALL, EXCHANGE, CREATIVE = 0, 20, 21  # kinds of DAYS beside those of accounts
+STRETCH = 8  # days
+_EPOCH = datetime(1970, 1, 1).toordinal()
+
+
+Amounts = list[int]
+Key = tuple[int, int, int, int]  # line item, hour, exchange, creative
+_DayKey = tuple[int, int, int, str]  # kind, day, whose, currency
+
+
+class Rollups:
+    """What a transaction adds; `hours` and `days` are its rows, `clear` forgets them."""
+
+    def __init__(self) -> None:
+        self._new: dict[Key, Amounts] = {}
+        self._lines: dict[int, Line] = {}
+
+    def charged(self, line: Line, bid_ms: int, exchange: int, creative: int, media: int, margin: int) -> None:
+        """One impression was posted."""
+        amounts = self._at(line, bid_ms, exchange, creative)
+        amounts[M_IMPRESSIONS] += 1
+        amounts[M_SPEND] += media + margin
+        amounts[M_MEDIA] += media
+
+    def happened(
+        self, line: Line, kind: int, bid_ms: int, exchange: int, creative: int, how: int, value: int, n: int = 1
+    ) -> None:
+        """A click, or a conversion with its credit (ATTRIBUTION_*); ``n`` -1 takes it back."""
+        if how == ATTRIBUTION_NONE and kind != CLICK:
+            return
+        amounts = self._at(line, bid_ms, exchange, creative)
+        amounts[_AT[kind]] += n
+        amounts[M_VIEWS] += n * (how == ATTRIBUTION_VIEW)
+        amounts[M_VALUE] += n * value * (kind == FUNDED)
+
+    def adjusted(self, line: Line, time_ms: int, exchange: int, spend: int, media: int) -> None:
+        """Money given back or taken by hand (negative: given back)."""
+        amounts = self._at(line, time_ms, exchange, 0)
+        amounts[M_SPEND] += spend
+        amounts[M_MEDIA] += media
+
+    def _at(self, line: Line, bid_ms: int, exchange: int, creative: int) -> Amounts:
+        self._lines[line.id] = line
+        return self._new.setdefault((line.id, bid_ms // 3_600_000, exchange, creative), [0] * len(MEASURES))
+
+    def hours(self) -> Iterator[tuple[Any, ...]]:
+        """Rows of HOURS."""
+        for key, amounts in self._new.items():
+            yield (*key, self._lines[key[0]].currency, *amounts)
+
+    def days(self) -> Iterator[tuple[Any, ...]]:
+        """Rows of DAYS."""
+        by_day: dict[_DayKey, Amounts] = {}
+        for (item, hour, exchange, creative), amounts in self._new.items():
+            line = self._lines[item]
+            day = local_day(line.plan.timezone if line.plan is not None else "UTC", hour)
+            some = [(i, amount) for i, amount in enumerate(amounts) if amount]
+            for kind, of in ((LINE_ITEM, item), (EXCHANGE, exchange), (CREATIVE, creative)):
+                _add(by_day, (kind, day, of, line.currency), some)
+        for (kind, day, of, currency), amounts in list(by_day.items()):
+            if kind == LINE_ITEM:
+                line, some = self._lines[of], list(enumerate(amounts))
+                for above in (CAMPAIGN, ADVERTISER):
+                    _add(by_day, (above, day, ref(line, above), currency), some)
+                _add(by_day, (ALL, day, 0, currency), some)
+        stretches: dict[_DayKey, Amounts] = {}
+        for (kind, day, of, currency), amounts in by_day.items():
+            yield (kind, 1, day, of, currency, *amounts)
+            _add(stretches, (kind, day - day % STRETCH, of, currency), list(enumerate(amounts)))
+        for (kind, day, of, currency), amounts in stretches.items():
+            yield (kind, STRETCH, day, of, currency, *amounts)
+
+    def clear(self) -> None:
+        """The rows are written."""
+        self._new.clear()
+        self._lines.clear()
+
+
+def _add(into: dict[_DayKey, Amounts], key: _DayKey, some: list[tuple[int, int]]) -> None:
+    total = into.get(key)
+    if total is None:
+        total = into[key] = [0] * len(MEASURES)
+    for i, amount in some:
+        total[i] += amount
+
+
+@lru_cache(maxsize=1 << 14)
+def local_day(zone: str, hour: int) -> int:
+    """The day (days since 1970-01-01) that a unix hour begins in, in a time zone."""
+    return datetime.fromtimestamp(hour * 3600, ZoneInfo(zone)).toordinal() - _EPOCH
