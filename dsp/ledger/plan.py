@@ -144,7 +144,11 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
             margins.get(advertiser, 0),
             largest.get(item, 0),
             minute,
-            *goals,
+            pacing=goals[0],
+            target_micros=goals[1],
+            target_stage=goals[2],
+            click_window_s=goals[3],
+            view_window_s=goals[4],
             tolerance_ppm=tolerance,
         )
         for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance, goals in zip(
