@@ -54,6 +54,8 @@ BAD_REASONS = (
 SHED_REASONS = ("queue", "qps", "draining", "deadline")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other")
 PROFILES = ("found", "missing", "denied")
+MODEL_ROLES = ("current", "challenger")
+HEADS = ("click", "apply", "approve", "fund", "default")
 # Slot = bits: 1 profile join, 2 frequency counting, 4 risk join.
 CONSENT = (
     *("none", "profile", "frequency", "profile+frequency"),
@@ -123,6 +125,13 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("dsp_workers", "gauge_sum", "Workers alive and ready."),
     Definition("dsp_snapshot_version", "gauge_max", "Newest catalog snapshot in use."),
     Definition("dsp_model_version", "gauge_max", "Newest model in use."),
+    Definition("dsp_shadow_rows_total", "counter", "Candidate rows that a shadowing model and the current one scored."),
+    Definition(
+        "dsp_shadow_score_millionths_total",
+        "counter",
+        "Sum of the scores that both models gave those rows, in millionths.",
+        (("model", MODEL_ROLES), ("head", HEADS)),
+    ),
 )
 
 # --- histograms ---------------------------------------------------------------------------------------------------

@@ -40,17 +40,18 @@ from dsp.bidder.logged import log_bids
 from dsp.bidder.plan import Plan
 from dsp.bidder.price import price, select
 from dsp.bidder.rank import MAX_K, rank
+from dsp.bidder.rollout import Loaded, Rollout
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
 from dsp.bidder.warm import touch, warm_bodies
-from dsp.bidder.wintable import win_table
 from dsp.bidder.workspace import Workspace
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import DecisionSink, DecisionWriter
 from dsp.model.features import SPEC_HASH, F, build_features
 from dsp.model.registry import ModelError, current_dir
+from dsp.model.rollout import Challenger, challenger
 from dsp.model.score import Scorer
 from dsp.openrtb.columns import R_EXCHANGE, REQUEST_COLUMNS, Batch
 from dsp.openrtb.decode import decode_batch
@@ -87,8 +88,8 @@ class Engine:
     ) -> None:
         self.config = config
         self.store = store
-        self.scorer = scorer
-        self._wins = win_table(scorer.win_curve)
+        self.models = Rollout(scorer)
+        self._scored = self.models.current  # by which the last batch was
         self.slices = slices
         self.signer = signer
         self.decisions = decisions
@@ -104,6 +105,7 @@ class Engine:
         self._live_at_ns = 0
         self._store_seen = (0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
+        self._standing: Challenger | None = None
         self._use_metrics(metrics)
         self._attach(snapshot)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
@@ -148,6 +150,8 @@ class Engine:
             clock=clock,
         )
         engine._watched = (snapshot_path, model_path)
+        if model_path is not None:
+            engine._watch_challenger()
         return engine
 
     def _use_metrics(self, m: Metrics) -> None:
@@ -177,6 +181,11 @@ class Engine:
         self._live_at_ns = 0
         self.metrics.gauge("dsp_snapshot_version")[...] = snapshot.version
         self.metrics.name_labels("exchange", plan.exchange_names)
+
+    @property
+    def scorer(self) -> Scorer:
+        """The current model's."""
+        return self.models.current.scorer
 
     # --- look-ups for the ingress -------------------------------------------------------------------------------------
 
@@ -297,7 +306,8 @@ class Engine:
         )  # fmt: skip
         t4 = clock_ns()
 
-        scorer = self.scorer
+        model = self._scored = self.models.pick()
+        scorer, wins = model.scorer, model.wins
         fill_context(
             n_imps, batch.imp, batch.req, batch.pool, q, now_s, plan.cur_hash, plan.cur_usd, plan.usd, work.ctx
         )
@@ -306,7 +316,6 @@ class Engine:
         p = scorer.run(n_cand)
         t6 = clock_ns()
 
-        wins = self._wins
         price(
             n_cand, work.cand, p, batch.imp, batch.req, q, plan.li_v, plan.cap, plan.account_usd, plan.fixed_bid,
             plan.cur_usd, slices.multiplier, wins.curve, wins.value, wins.bid, wins.chance,
@@ -325,6 +334,7 @@ class Engine:
         t8 = clock_ns()
         if n_bids:
             self._log(n_bids, now_s, p)
+        self.models.shadow(n_cand, p, self.metrics)
         self._count(n, now_ns, t0)
         self._m_stages.observe_marks((t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns()))
         return answers
@@ -363,14 +373,15 @@ class Engine:
         writer = self._warming or self.decisions
         if writer is None:
             return
-        work, plan, features = self.work, self.plan, self.scorer.rows
+        work, plan, features = self.work, self.plan, self._scored.scorer.rows
         room = writer.reserve(n_bids, features.shape[1])
         if room is None:
             return
         columns, row = room
         log_bids(
             n_bids, row, self._first, now_s, work.bids, work.cand, self.batch.imp, self.batch.req, plan.li_i, plan.cr_i,
-            plan.ex_i, work.records, p, work.value, self.slices.multiplier, features, *columns,
+            plan.ex_i, work.records, p, work.value, self.slices.multiplier, features,
+            self._scored.scorer.version, *columns,
         )  # fmt: skip
         writer.commit(n_bids)
 
@@ -403,7 +414,19 @@ class Engine:
             if newest is not None and newest != model_path:
                 self._swap_model(newest)
                 model_path = newest
+            self._watch_challenger()
         self._watched = (snapshot_path, model_path)
+
+    def _watch_challenger(self) -> None:
+        """Take up what stands beside the current model, or let it go."""
+        standing = challenger(self.config)
+        if standing == self._standing:
+            return
+        self._standing = standing
+        if standing is None:
+            self.models.challenge(None, 0.0)
+        else:
+            self.models.challenge(Scorer.load(standing.path), standing.share)
 
     def _count_store(self) -> None:
         """Add what the store has counted since the last poll."""
@@ -419,8 +442,7 @@ class Engine:
             scorer = Scorer.load(path)
         except ModelError:
             return  # keep the one that works; the trainer's gates and `dsp doctor` say why
-        self.scorer = scorer
-        self._wins = win_table(scorer.win_curve)
+        self.models.current = Loaded.of(scorer)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
         if self.decisions is not None:
             self.decisions.set_model(SPEC_HASH, str(scorer.version))

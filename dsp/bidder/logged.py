@@ -39,6 +39,7 @@ def log_bids(
     values: F64,
     multipliers: F64,
     rows: F32,
+    version: int,
     bid_id: U64,
     time_ms: I64,
     line_item: U32,
@@ -53,12 +54,13 @@ def log_bids(
     heads: F32,
     multiplier: F32,
     propensity: F32,
+    model: U32,
     features: F32,
 ) -> None:
     """Write ``n`` bids to the columns of `dsp.log.decisions.DECISION_FIELDS` and features, from ``first_row`` on.
 
     ``records`` are the bids' token records, ``p`` float32[m, 5], ``values`` float64[m] and ``rows`` float32[m, F] those
-    of the candidates.
+    of the candidates, ``version`` that of the model that scored them.
     """
     for b in range(n):
         to = first_row + b
@@ -77,6 +79,7 @@ def log_bids(
         value[to] = values[a]
         multiplier[to] = multipliers[li]
         propensity[to] = 1.0
+        model[to] = version
         for k in range(heads.shape[1]):
             heads[to, k] = p[a, k]
         for k in range(features.shape[1]):

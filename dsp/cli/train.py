@@ -12,6 +12,7 @@ from dsp.cli.edge import config_of, fail, print_json, refusing
 def train(
     context: typer.Context,
     bootstrap: Annotated[bool, typer.Option(help="Write the prior model where there is none; needs no logs.")] = False,
+    shadow: Annotated[bool, typer.Option(help="Let it shadow the current model; `dsp model promote` goes on.")] = False,
     seed: Annotated[int | None, typer.Option(help="Instead of the config's seed.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -33,7 +34,9 @@ def train(
             if published is None:
                 fail("nothing is published: run `dsp catalog apply FILE` first")
             snapshot = Snapshot.load(published)
-            path = run(config, seed=seed, snapshot=snapshot, fit_win_curve=fit_win_curve, progress=not as_json)
+            path = run(
+                config, seed=seed, snapshot=snapshot, fit_win_curve=fit_win_curve, shadow=shadow, progress=not as_json
+            )
         manifest = Manifest.load(path)
     if as_json:
         print_json({"path": str(path), **{f: getattr(manifest, f) for f in ("version", "name", "metrics", "refused")}})

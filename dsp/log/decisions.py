@@ -30,6 +30,7 @@ DECISION_FIELDS: dict[str, tuple[str, int]] = {
     "p": ("<f4", 5),  # HEADS
     "multiplier": ("<f4", 0),
     "propensity": ("<f4", 0),
+    "model": ("<u4", 0),  # version that scored it
 }
 FEATURES = "features"
 SPEC_HASH = "spec_hash"
@@ -148,7 +149,7 @@ def read_decisions(directory: Path, since: int | None = None, spec_hash: str | N
                 skipped += batch.num_rows
                 continue
             for name, (_, width) in fields.items():
-                parts[name].append(column_of(batch, name, width))
+                parts[name].append(_column(batch, name, width))
             parts[FEATURES].append(column_of(batch, FEATURES, batch.schema.field(FEATURES).type.list_size))
     out: dict[str, Any] = {}
     for name, columns in parts.items():
@@ -159,3 +160,10 @@ def read_decisions(directory: Path, since: int | None = None, spec_hash: str | N
         keep = out["time_ms"] >= since
         out = {name: column[keep] for name, column in out.items()}
     return {**out, SPEC_HASH: spec_hash or "", "truncated": truncated, "skipped": skipped}
+
+
+def _column(batch: Any, name: str, width: int) -> npt.NDArray[Any]:
+    """A column of a batch; zeros where the segment was written before there was such a field."""
+    if name in batch.schema.names:
+        return column_of(batch, name, width)
+    return np.zeros((batch.num_rows, width) if width else batch.num_rows, DECISION_FIELDS[name][0])

@@ -24,6 +24,7 @@ from dsp.catalog.layout import LI_CURRENCY, LI_ID
 from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import read_decisions
 from dsp.log.outcomes import read_outcomes
+from dsp.model import rollout
 from dsp.model.bootstrap import prior_network
 from dsp.model.card import CARD_FILE, render_card
 from dsp.model.context import HEADS
@@ -35,7 +36,7 @@ from dsp.model.heads import FOLDS, Trained, subsample, train_heads
 from dsp.model.labels import Labels, join_labels
 from dsp.model.logistic import Sample
 from dsp.model.manifest import MODEL_FILE, Manifest
-from dsp.model.registry import ModelError, current_dir, make_current, save_version
+from dsp.model.registry import ModelError, current_dir, save_version
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -65,14 +66,16 @@ def train(
     horizon_ms: Mapping[str, int] | None = None,
     snapshot: Snapshot | None = None,
     fit_win_curve: FitWinCurve | None = None,
+    shadow: bool = False,
     progress: bool = False,
 ) -> Path:
     """Train on the logs under ``config.data_dir`` and return the new version's directory.
 
     ``seed`` defaults to the config's; ``since_ms`` leaves out older decisions, ``horizon_ms`` too young ones per head
     (`join_labels`). ``fit_win_curve`` learns the curves too (``snapshot`` gives its currencies); without it the current
-    model's are kept. The new model is made current unless ``Manifest.load(path).refused`` says why not. Raises
-    `ModelError` where the logs hold no decision made under this build's features.
+    model's are kept. The new model is made current, with ``shadow`` set beside the current one, unless
+    ``Manifest.load(path).refused`` says why not. Raises `ModelError` where the logs hold no decision made under this
+    build's features.
     """
     seed = config.seed if seed is None else seed
     # One BLAS thread: the matrices are small, a second thread costs more than it gives on a busy machine (measured 3.5
@@ -94,8 +97,12 @@ def train(
         judged = judge(trained.network, decisions["features"], labels, share < HOLDOUT)
         path = _save(config, trained, judged, curves, decisions, seed)
         report("done", 1.0)
-    if not Manifest.load(path).refused:
-        make_current(config, path)
+    manifest = Manifest.load(path)
+    if not manifest.refused:
+        if shadow and current_dir(config) is not None:
+            rollout.shadow(config, manifest.version)
+        else:
+            rollout.promote(config, manifest.version)
     return path
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from test_scenarios import BASE, Stage
@@ -21,6 +23,9 @@ from dsp.catalog.publish import Publisher
 from dsp.catalog.store import apply_file, set_status
 from dsp.log.decisions import DecisionWriter, read_decisions
 from dsp.model.features import SPEC_HASH
+from dsp.model.manifest import Manifest
+from dsp.model.registry import current_dir, save_version
+from dsp.model.score import Scorer
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 from dsp.openrtb.convert import json_to_pb
 from dsp.openrtb.limits import MAX_BODY_BYTES
@@ -160,6 +165,48 @@ def test_what_was_bid_is_logged_with_its_features(stage: Stage, tmp_path: Path) 
     assert (log["bid_cpm_micros"] == 4_000_000).all()
     assert log["features"].shape == (9, engine.scorer.rows.shape[1])
     assert np.abs(log["features"]).sum() > 0
+
+
+def second_version(stage: Stage) -> Scorer:
+    """The prior model again, under another number."""
+    config = stage.config
+
+    def write(directory: Path, version: int) -> None:
+        shutil.copytree(current_dir(config), directory, dirs_exist_ok=True)
+        manifest = Manifest.load(directory)
+        msgspec.structs.replace(manifest, version=version).save(directory)
+
+    return Scorer.load(save_version(config, write))
+
+
+def test_a_challenger_scores_its_share_of_the_batches_and_the_log_says_which(stage: Stage, tmp_path: Path) -> None:
+    engine = stage.engine(dict(BASE))
+    engine.decisions = DecisionWriter(tmp_path, "t", SPEC_HASH, "1")
+    other = second_version(stage)
+    engine.models.challenge(other, 0.25)
+    for i in range(100):
+        assert decide(engine, request(id=f"r{i}"))[0][0] == BID
+    engine.models.challenge(None, 0.0)
+    decide(engine, request())
+    engine.close()
+    models = read_decisions(tmp_path)["model"].tolist()
+    assert 24 <= models.count(other.version) <= 26
+    assert models[-1] == engine.scorer.version
+
+
+def test_a_shadowing_model_changes_no_answer_and_is_compared_in_metrics(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    metrics = Metrics.memory()
+    engine._use_metrics(metrics)
+    body = request()
+    alone = decide(engine, body)[0][0]
+    engine.models.challenge(second_version(stage), 0.0)
+    assert all(decide(engine, body)[0][0] == alone for _ in range(64))
+    rows = int(metrics.counter("dsp_shadow_rows_total").sum())
+    sums = metrics.counter("dsp_shadow_score_millionths_total")
+    assert rows > 0
+    assert (sums > 0).all()
+    np.testing.assert_array_equal(sums[0], sums[1])  # the same model twice
 
 
 def test_every_request_is_counted_once_under_what_became_of_it(stage: Stage) -> None:

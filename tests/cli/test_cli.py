@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,22 @@ def test_training_without_logs_says_what_to_do_and_a_prior_needs_none(run: Calla
     prior = run("train", "--bootstrap", "--json")
     assert prior.exit_code == 0, prior.output
     assert Path(json.loads(prior.stdout)["path"]).is_dir()
+
+
+def test_model_versions_are_listed_promoted_and_rolled_back(run: Callable[..., Any], tmp_path: Path) -> None:
+    assert "dsp train" in run("model", "list").stdout
+    run("train", "--bootstrap")
+    shutil.copytree(tmp_path / "models" / "000001", tmp_path / "models" / "000002")
+    assert run("model", "shadow", 2).exit_code == 0
+    roles = {row["version"]: row["role"] for row in json.loads(run("model", "list", "--json").stdout)}
+    assert roles == {1: "current", 2: "shadows"}
+    assert run("model", "promote", 2, "--share", 0.1).exit_code == 0
+    assert "serves 10%" in run("model", "list").stdout
+    assert json.loads(run("model", "promote", 2, "--json").stdout) == {"version": 2, "refused": []}
+    assert json.loads(run("model", "rollback", "--json").stdout) == {"current": 1}
+    wrong = run("model", "promote", 7)
+    assert wrong.exit_code == 2
+    assert "manifest.json" in wrong.stderr
 
 
 def test_serve_starts_everything_from_an_empty_directory_and_ends_cleanly(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from dsp.model.heads import subsample
 from dsp.model.manifest import MODEL_FILE, HeadMetrics, Manifest
 from dsp.model.network import Network
 from dsp.model.registry import ModelError, current_dir, versions
+from dsp.model.rollout import challenger
 from dsp.model.score import Scorer
 from dsp.model.train import bid_usd_cpm, hash_share, train
 
@@ -95,6 +96,16 @@ def test_the_win_curve_is_learned_from_the_same_logs(trained: Any) -> None:
     curves = Scorer.load(trained[2]).win_curve
     np.testing.assert_allclose(curves[:3, 0], [(3.0, 1.2e6)] * 3, rtol=0.08)
     assert curves[40, 3, 1] == pytest.approx(1.2e6, rel=0.1)  # unseen: what all exchanges have in common
+
+
+def test_a_model_trained_to_shadow_stands_beside_the_current_one(
+    config: Config, log_world: Callable[..., np.ndarray]
+) -> None:
+    log_world(config, 3_000)
+    first = train(config)
+    second = train(config, shadow=True)
+    assert current_dir(config) == first
+    assert challenger(config) == (second, 0.0)
 
 
 def test_same_seed_and_logs_give_the_same_model_and_another_seed_another(config: Config, log_world: Any) -> None:

@@ -1,0 +1,117 @@
+"""`dsp model`: which versions there are, and a new one's way into service and back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dsp.base.config import Config
+from dsp.cli.edge import config_of, print_json, refusing
+
+app = typer.Typer(help="Model versions: list, shadow, promote, roll back.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+Version = Annotated[int, typer.Argument(help="As `dsp model list` shows it.")]
+
+
+@app.command("list")
+def list_versions(context: typer.Context, as_json: Json = False) -> None:
+    """Every version, what it does now, and why it may not serve where it may not."""
+    from dsp.model.registry import ModelError
+
+    config = config_of(context)
+    with refusing(ModelError):
+        rows = _rows(config)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        print("no model yet: run `dsp train` (or `dsp train --bootstrap` without logs)")
+    for row in rows:
+        print(f"{row['version']:6}  {row['role']:18} {row['kind']:10} {row['created']:26} {row['rows']:>10,} bids")
+        for reason in row["refused"]:
+            print(f"        refused: {reason}")
+
+
+@app.command()
+def shadow(context: typer.Context, version: Version, as_json: Json = False) -> None:
+    """Let a version score beside the current one without effect; metrics dsp_shadow_* compare them."""
+    from dsp.model.rollout import shadow as run
+
+    _enter(context, version, as_json, lambda config: run(config, version), f"version {version} shadows")
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    version: Version,
+    share: Annotated[float, typer.Option(help="Of the traffic, above 0; 1 makes it the current model.")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Let a version score a share of the traffic, or all of it."""
+    from dsp.model.rollout import promote as run
+
+    what = "all traffic" if share == 1.0 else f"{share:.0%} of the traffic"
+    _enter(context, version, as_json, lambda config: run(config, version, share), f"version {version} scores {what}")
+
+
+@app.command()
+def rollback(context: typer.Context, as_json: Json = False) -> None:
+    """Undo the last step: a challenger leaves; without one the former version serves again."""
+    from dsp.model.registry import ModelError
+    from dsp.model.rollout import rollback as run
+
+    with refusing(ModelError):
+        serving = run(config_of(context))
+    if as_json:
+        print_json({"current": int(serving.name)})
+    else:
+        print(f"version {int(serving.name)} serves")
+
+
+def _enter(context: typer.Context, version: int, as_json: bool, step: Any, done: str) -> None:
+    """Take a step with a version, if the gates let it pass; else say why, with exit status 1."""
+    from dsp.model.admission import refusals
+    from dsp.model.registry import ModelError, version_dir
+
+    config = config_of(context)
+    with refusing(ModelError):
+        reasons = refusals(config, version_dir(config, version))
+        if not reasons:
+            step(config)
+    if as_json:
+        print_json({"version": version, "refused": reasons})
+    elif reasons:
+        print(f"version {version} does not serve:")
+        for reason in reasons:
+            print(f"  {reason}")
+    else:
+        print(done)
+    if reasons:
+        raise typer.Exit(1)
+
+
+def _rows(config: Config) -> list[dict[str, Any]]:
+    from dsp.model.manifest import Manifest
+    from dsp.model.registry import ModelError, current_dir, version_dir, versions
+    from dsp.model.rollout import challenger, former
+
+    now, other, before = current_dir(config), challenger(config), former(config)
+    rows = []
+    for version in versions(config):
+        path = version_dir(config, version)
+        role = "former" if path.name in before else ""
+        if path == now:
+            role = "current"
+        elif other is not None and path == other.path:
+            role = f"serves {other.share:.0%}" if other.share else "shadows"
+        row: dict[str, Any] = {"version": version, "role": role, "kind": "?", "created": "", "rows": 0, "refused": ()}
+        try:
+            manifest = Manifest.load(path)
+        except ModelError as error:
+            rows.append({**row, "refused": (str(error),)})
+            continue
+        facts = {name: getattr(manifest, name) for name in ("kind", "created", "rows", "refused")}
+        rows.append({**row, **facts})
+    return rows
