@@ -18,6 +18,7 @@ COMMANDS = (
     "ledger",
     "money",
     "chaos",
+    "faults",
 )
 
 

@@ -11,7 +11,7 @@ import hmac
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +39,7 @@ from dsp.ledger.writer import SPOOLED, UnavailableError, Writer
 from dsp.log.outcomes import CLICK, IMPRESSION, OUTCOMES, OutcomeWriter
 
 FORM_MAX_BYTES = 8 << 10
+OWED_LIMIT = 20_000
 BULK_AT_ONCE = 500  # lines read before others get a turn
 PLAN_POLL_S = 0.25
 EXIT_FENCED = 75
@@ -58,6 +59,7 @@ class LedgerServer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.signer = load_signer(config.path("secrets", "signing.json"))
+        self._owed: deque[Notice] = deque(maxlen=OWED_LIMIT)  # clicks that neither database nor spool could take
         self._snapshot = ""
         self.plan = self._current_plan() or Plan([])  # before anything is answered: clicks need to know where to go
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
@@ -77,6 +79,7 @@ class LedgerServer:
     async def close(self) -> None:
         """Finish what waits; everything acknowledged is durable before this, and the outcome log is whole after."""
         self._follower.cancel()
+        await self._pay()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self._outcomes.close)
 
@@ -90,6 +93,7 @@ class LedgerServer:
             except (UnavailableError, SnapshotError, OSError, KeyError, ValueError) as error:
                 self.requests["plan", "failed"] += 1
                 print(f"ledger: cannot adopt the snapshot yet: {error!r}", file=sys.stderr, flush=True)
+            await self._pay()
             await asyncio.sleep(PLAN_POLL_S)
         self.when_fenced()
 
@@ -151,13 +155,29 @@ class LedgerServer:
             except UnavailableError:
                 if notice.kind != CLICK:
                     raise
-                self.requests[route, "unavailable"] += 1
+                self._owe(notice)
         if notice.kind == CLICK:
             proto.response_empty(302, [("location", self._landing(notice.ticket.creative, token))])
         elif notice.kind == IMPRESSION:
             proto.response_bytes(200, PIXEL_HEADERS, PIXEL)
         else:
             proto.response_empty(204, [])
+
+    def _owe(self, click: Notice) -> None:
+        """A person goes to the landing page whatever happens here; the click is booked when that can be done."""
+        if len(self._owed) == OWED_LIMIT:
+            self.requests["c", "lost"] += 1
+        self._owed.append(click)
+        self.requests["c", "owed"] += 1
+
+    async def _pay(self) -> None:
+        """Book the clicks that are owed."""
+        clicks, self._owed = self._owed, deque(maxlen=OWED_LIMIT)
+        try:
+            if clicks:
+                await self.writer.book(tuple(clicks))
+        except UnavailableError:
+            self._owed.extendleft(reversed(clicks))
 
     def _check_sender(self, scope: Any, notices: list[Notice]) -> None:
         """Who shows an exchange's bearer token may report on that exchange's bids only."""

@@ -7,7 +7,6 @@ committed; a crash in between books nothing twice, because events have keys.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import zlib
@@ -76,11 +75,13 @@ class Spool:
         return file
 
     def _give_up(self, file: BinaryIO, start: int) -> None:
-        """A write that failed half way: cut it off, and go on in a new file."""
-        with contextlib.suppress(OSError):  # else the reader stops at the torn record
+        """A write that failed half way: cut it off; where that fails, too, go on in a new file."""
+        try:
             file.truncate(start)
-        file.close()
-        self._file = None
+            file.seek(start)
+        except OSError:  # the reader stops at the torn record
+            file.close()
+            self._file = None
 
     def take(self, n: int) -> list[Notice]:
         """Up to ``n`` notices of the oldest file; call `taken` once they are booked. Empty: nothing waits."""

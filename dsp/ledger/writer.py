@@ -10,6 +10,7 @@ the spool is drained before anything else but notices happens: no bucket closes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -212,7 +213,7 @@ class Writer:
 
     def _failed(self, error: Exception, size: int) -> None:
         self.failures += 1
-        print(f"ledger: batch of {size} failed: {error!r}", file=sys.stderr, flush=True)
+        _tell(f"batch of {size} failed: {error!r}")
         self.fenced = self.fenced or isinstance(error, FencedError)
         if self.books is not None:
             _quietly(self.books.close)
@@ -238,7 +239,7 @@ class Writer:
             self._opened = books
             self._wake.set()
         except (SQLAlchemyError, OSError, FencedError) as error:
-            print(f"ledger: the books cannot be opened yet: {error!r}", file=sys.stderr, flush=True)
+            _tell(f"the books cannot be opened yet: {error!r}")
             time.sleep(RETRY_S)
 
     def _watch(self) -> None:
@@ -268,8 +269,14 @@ def _call(call: Call, books: Books, mono_ns: int, time_ms: int) -> Any:
         return error
 
 
+def _tell(text: str) -> None:
+    """On stderr; where even that fails (its disk may be the full one) the books matter more."""
+    with contextlib.suppress(OSError):
+        print(f"ledger: {text}", file=sys.stderr, flush=True)
+
+
 def _quietly(call: Callable[[], None]) -> None:
     try:
         call()
     except Exception as error:  # already failing: the first error is the one to tell
-        print(f"ledger: while giving up a connection: {error!r}", file=sys.stderr, flush=True)
+        _tell(f"while giving up a connection: {error!r}")
