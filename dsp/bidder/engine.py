@@ -90,6 +90,7 @@ class Engine:
         self.store = store
         self.models = Rollout(scorer)
         self._scored = self.models.current  # by which the last batch was
+        self._rows = 0  # and how many
         self.slices = slices
         self.signer = signer
         self.decisions = decisions
@@ -186,6 +187,16 @@ class Engine:
     def scorer(self) -> Scorer:
         """The current model's."""
         return self.models.current.scorer
+
+    @property
+    def scored(self) -> tuple[int, F32]:
+        """How many candidates the last batch had, and their scores float32[n, 5], until the next batch."""
+        return self._rows, self._scored.scorer.scores[: self._rows]
+
+    @property
+    def scored_by(self) -> int:
+        """The version of the model that did."""
+        return self._scored.scorer.version
 
     # --- look-ups for the ingress -------------------------------------------------------------------------------------
 
@@ -312,6 +323,7 @@ class Engine:
             n_imps, batch.imp, batch.req, batch.pool, q, now_s, plan.cur_hash, plan.cur_usd, plan.usd, work.ctx
         )
         build_features(scorer.rows, n_cand, work.cand_imp, work.cand_li, work.ctx, work.profiles, plan.lines)
+        self._rows = n_cand
         t5 = clock_ns()
         p = scorer.run(n_cand)
         t6 = clock_ns()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsp.cli import audience, catalog, demo, ledger, model, roles, serve, train
+from dsp.cli import audience, catalog, demo, explain, ledger, model, roles, serve, train
 from dsp.cli.edge import print_json, remember_config
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("bidder")(roles.bidder)
 app.command("train")(train.train)
+app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(catalog.app, name="catalog")

@@ -55,6 +55,11 @@ class Scorer:
         return self.manifest.version
 
     @property
+    def scores(self) -> F32:
+        """What the last run gave, float32[MAX_ROWS, 5]; rows beyond it are what earlier runs left."""
+        return self._out
+
+    @property
     def name(self) -> str:
         """What the model is called in logs and reports."""
         return self.manifest.name

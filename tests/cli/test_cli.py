@@ -154,6 +154,34 @@ def test_model_versions_are_listed_promoted_and_rolled_back(run: Callable[..., A
     assert "manifest.json" in wrong.stderr
 
 
+def test_a_request_is_explained(run: Callable[..., Any], tmp_path: Path) -> None:
+    run("catalog", "apply", EXAMPLE)
+    run("train", "--bootstrap")
+    file = tmp_path / "request.json"
+    banner = {"format": [{"w": 300, "h": 250}]}
+    user_agent = (
+        "Mozilla/5.0 (Linux; Android 14) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0 Mobile Safari/537.36"
+    )
+    body = {
+        "id": "r", "at": 1, "cur": ["USD"], "imp": [{"id": "1", "bidfloor": 0.01, "banner": banner}],
+        "site": {"domain": "news.example", "cat": ["IAB13"], "publisher": {"id": "p"}},
+        "device": {"ua": user_agent, "os": "Android", "devicetype": 4, "geo": {"country": "USA"}},
+    }  # fmt: skip
+    file.write_text(json.dumps(body))
+    told = run("explain", file)
+    assert told.exit_code == 0, told.output
+    assert "result   " in told.stdout
+    assert "lost to expected default" in told.stdout
+    again = run("explain", file, "--json")
+    assert again.exit_code == 0, again.output
+    rows = json.loads(again.stdout)["candidates"]
+    assert {row["strategy"] for row in rows} <= {"value", "fixed bid"}
+    assert rows
+    wrong = run("explain", file, "--exchange", "nobody")
+    assert wrong.exit_code == 2
+    assert "there are: " in wrong.stderr
+
+
 def test_serve_starts_everything_from_an_empty_directory_and_ends_cleanly(tmp_path: Path) -> None:
     sockets = [create_server(("127.0.0.1", 0)) for _ in range(5)]
     http_port, grpc_port, metrics_port, ledger_port, sync_port = (int(s.getsockname()[1]) for s in sockets)

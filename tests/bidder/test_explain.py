@@ -1,0 +1,67 @@
+"""An explanation says what the engine did: the same bid, the value formula, and for each loser the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_scenarios import BASE, Stage, merge
+
+from dsp.bidder.answer import BID
+from dsp.bidder.explain import explain
+from dsp.openrtb.columns import FMT_JSON
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    return Stage(tmp_path_factory.mktemp("explain"))
+
+
+def scenario(**change: Any) -> dict[str, Any]:
+    """The base scenario with a second line item that bids its value."""
+    catalog = json.loads(json.dumps(BASE["catalog"], default=str))
+    item = catalog["advertisers"][0]["campaigns"][0]["line_items"][0]
+    catalog["advertisers"][0]["campaigns"][0]["line_items"].append(merge(item, {"name": "second", **change}))
+    return {**BASE, "catalog": catalog}
+
+
+def test_the_bid_explained_is_the_bid_made(stage: Stage) -> None:
+    engine = stage.engine(scenario(max_bid_cpm="1.00"))
+    body = json.dumps(BASE["request"]).encode()
+    kind, payload = engine.decide([body], [FMT_JSON], [0])[0]
+    told = explain(engine, body, FMT_JSON, 0)
+    assert kind == BID
+    made = json.loads(payload)["seatbid"][0]["bid"][0]
+    assert told["answer"] == "bid"
+    (winner,) = [row for row in told["candidates"] if row["result"] == "bids"]
+    assert winner["bid"] == pytest.approx(made["price"])
+    assert told["candidates"][0] is winner
+    assert set(winner["scores"]) == {"click", "apply", "approve", "fund", "default"}
+    losers = [row for row in told["candidates"] if row is not winner]
+    assert losers
+    assert all("surplus" in row["result"] or "worth" in row["result"] for row in losers)
+    json.dumps(told)
+    engine.close()
+
+
+def test_a_floor_above_everything_is_named_with_both_figures(stage: Stage) -> None:
+    engine = stage.engine(scenario())
+    request = json.loads(json.dumps(BASE["request"]))
+    request["imp"][0]["bidfloor"] = 900.0
+    told = explain(engine, json.dumps(request).encode(), FMT_JSON, 0)
+    assert told["answer"] == "no bid"
+    assert told["why"] == "worth less than the floor"
+    assert all("less than the floor of 900" in row["result"] for row in told["candidates"])
+    engine.close()
+
+
+def test_no_candidate_and_bad_input_say_why(stage: Stage, tmp_path: Path) -> None:
+    engine = stage.engine(scenario())
+    blocked = json.dumps({**BASE["request"], "badv": ["lender.example"]}).encode()
+    assert explain(engine, blocked, FMT_JSON, 0)["why"] == "no line item is meant for this request"
+    bad = explain(engine, b'{"id": 1', FMT_JSON, 0)
+    assert bad["answer"] == "bad request"
+    assert bad["why"]
+    engine.close()
