@@ -15,6 +15,7 @@ COMMANDS = (
     "audience",
     "quality",
     "pacing",
+    "report",
     "ledger",
     "money",
     "chaos",

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsp.cli import audience, catalog, demo, explain, ledger, model, roles, serve, train
+from dsp.cli import audience, catalog, demo, explain, ledger, model, report, roles, serve, train
 from dsp.cli.edge import print_json, remember_config
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("bidder")(roles.bidder)
 app.command("train")(train.train)
 app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
+app.command("report")(report.report)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(audience.app, name="audience")

@@ -12,9 +12,26 @@ from itertools import repeat
 from typing import Any
 
 from dsp.base.money import impression_micros
-from dsp.catalog.layout import EX_BILLABLE, EX_EXP_S, EX_ID, LI_FLAGS, LI_ID, LI_MAX_BID, LIF_PAUSED, NO_LIMIT_MICROS
+from dsp.catalog.layout import (
+    EX_BILLABLE,
+    EX_EXP_S,
+    EX_ID,
+    LI_FLAGS,
+    LI_ID,
+    LI_MAX_BID,
+    LIF_PAUSED,
+    LIV_EAD,
+    LIV_LGD,
+    LIV_MARGIN,
+    LIV_PAYOUT_APPLY,
+    LIV_PAYOUT_APPROVE,
+    LIV_PAYOUT_CLICK,
+    LIV_PAYOUT_FUND,
+    NO_LIMIT_MICROS,
+)
 from dsp.catalog.records import FOREVER_S
 from dsp.catalog.snapshot import Snapshot
+from dsp.log.outcomes import APPLIED, APPROVED, CLICK, DEFAULTED, FUNDED
 
 NO_LIMIT = NO_LIMIT_MICROS
 DEFAULT_EXP_S = 60.0
@@ -63,6 +80,7 @@ class LinePlan:
     target_stage: str = ""  # of this outcome
     click_window_s: int = 30 * 86_400  # how long after a click a conversion is its doing
     view_window_s: int = 86_400  # ... after an impression
+    worth_micros: Mapping[int, int] = field(default_factory=dict)  # of an outcome, by kind, as the offer says
     tolerance_ppm: int = 0  # how far reservations may be counted below their full amount, of the budget (rule 11)
 
 
@@ -128,6 +146,7 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
     paused = dict(
         zip(snapshot.li_i[:, LI_ID].tolist(), (snapshot.li_i[:, LI_FLAGS] & LIF_PAUSED).tolist(), strict=True)
     )
+    worth = dict(zip(snapshot.li_i[:, LI_ID].tolist(), map(_worth, snapshot.li_v.tolist()), strict=True))
     return [
         LinePlan(
             item,
@@ -149,12 +168,25 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
             target_stage=goals[2],
             click_window_s=goals[3],
             view_window_s=goals[4],
+            worth_micros=worth.get(item, {}),
             tolerance_ppm=tolerance,
         )
         for item, campaign, advertiser, currency, name, status, start_s, end_s, minute, tolerance, goals in zip(
             *columns, strict=False
         )
     ]
+
+
+def _worth(offer: list[float]) -> dict[int, int]:
+    """What each outcome brings, micros, from a row of ``li_v``: design 4's value with what happened for what may."""
+    units = {
+        CLICK: offer[LIV_PAYOUT_CLICK],
+        APPLIED: offer[LIV_PAYOUT_APPLY],
+        APPROVED: offer[LIV_PAYOUT_APPROVE],
+        FUNDED: offer[LIV_PAYOUT_FUND] + offer[LIV_MARGIN],
+        DEFAULTED: -offer[LIV_LGD] * offer[LIV_EAD],
+    }
+    return {kind: round(value * 1e6) for kind, value in units.items() if value}
 
 
 def _column(lists: Mapping[str, Any], name: str, default: Any) -> Iterable[Any]:

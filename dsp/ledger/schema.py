@@ -187,11 +187,16 @@ MEASURES = (
     *("impressions", "spend_micros", "media_micros", "clicks"),  # spend: media cost and the agency's margin
     *("registered", "applied", "approved", "funded", "defaulted"),
     *("views", "value_micros"),  # conversions credited to views; amounts that came with funded conversions
+    "worth_micros",  # what the offer says it was all worth: payouts, margin when funded, less the loss when defaulted
 )
 
 
 def _measures() -> list[Column[Any]]:
-    return [Column(name, BigInteger, nullable=False) for name in MEASURES]
+    """`worth_micros` came later."""
+    return [
+        _new(name, BigInteger) if name == "worth_micros" else Column(name, BigInteger, nullable=False)
+        for name in MEASURES
+    ]
 
 
 ROLLUP_HOURS = Table(  # what reports read (`dsp.ledger.rollups`): the detail

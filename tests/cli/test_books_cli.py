@@ -1,0 +1,105 @@
+"""`dsp report`, `dsp ledger explain` and `dsp ledger reconcile` on books that a ledger has made."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import dsp.catalog
+from dsp.base.config import Config
+from dsp.base.token import TOKEN, Signer
+from dsp.catalog.publish import catalog_path, publish
+from dsp.catalog.snapshot import Snapshot
+from dsp.catalog.store import apply_file, open_catalog
+from dsp.cli.main import app
+from dsp.ledger.books import Books
+from dsp.ledger.plan import plan_of
+from dsp.ledger.ticket import Notice, open_ticket
+from dsp.log.outcomes import APPLIED, BILLING, CLICK, FUNDED
+
+EXAMPLE = Path(dsp.catalog.__file__).parent / "example" / "catalog.yaml"
+NOW_MS = 1_790_000_000_000  # 2026-09-21
+NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+PRICES = (4_000_000, 6_500_000, 12_000_000)  # CPM micros
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example catalog, and three impressions of line item 1 with what came of them."""
+    root = tmp_path_factory.mktemp("data")
+    config = Config(data_dir=str(root))
+    engine = open_catalog(catalog_path(config))
+    apply_file(engine, EXAMPLE)
+    engine.dispose()
+    books = Books.open(root / "ledger.db", config.ledger, time_ms=NOW_MS)
+    with books.batch():
+        books.adopt(plan_of(Snapshot.load(publish(config))), NOW_MS)
+    signer = Signer({1: b"k" * 32})
+    for i, price in enumerate(PRICES):
+        record = np.zeros(1, TOKEN)
+        values = {"kid": 1, "currency": b"USD", "fx": 1.0, "line_item": 1, "exchange": 1, "creative": 1}
+        values |= {"reserve_micros": 10_000, "bid_cpm_micros": 10_000_000, "bid_id": 100 + i, "time_s": NOW_MS // 1000}
+        for name, value in values.items():
+            record[name] = value
+        ticket = open_ticket(signer, signer.seal(record.tobytes()))
+        notices = [Notice(BILLING, ticket, NOW_MS + 1000, price), Notice(CLICK, ticket, NOW_MS + 2000)]
+        if i == 0:
+            notices += [Notice(APPLIED, ticket, NOW_MS + 3000), Notice(FUNDED, ticket, NOW_MS + 4000, 0, 9_000_000_000)]
+        with books.batch():
+            books.apply(notices)
+    books.close()
+    return root
+
+
+@pytest.fixture
+def run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("DSP_DATA_DIR", str(data_dir))
+    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+DAYS = ("--from", NOW.date(), "--to", NOW.date())
+
+
+def test_report_says_what_was_bought_and_what_it_brought(run: Callable[..., Any]) -> None:
+    found = json.loads(run("report", "--by", "line_item", *DAYS, "--json").stdout)
+    (row,) = found["rows"]
+    spend = (4_000 + 6_500 + 10_000) / 1e6  # the third is disputed beyond its reservation
+    assert row["line_item_id"] == 1
+    assert row["line_item"]
+    assert row["spend"] == pytest.approx(spend)
+    assert (row["impressions"], row["clicks"], row["applied"], row["funded"]) == (3, 3, 1, 1)
+    assert row["cost_per_funded"] == pytest.approx(spend, abs=1e-4)
+    assert row["risk_adjusted_value"] > 0
+
+
+def test_report_as_csv_and_as_table(run: Callable[..., Any]) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("report", "--by", "day,exchange", *DAYS, "--csv").stdout)))
+    assert [row["day"] for row in rows] == [NOW.date().isoformat()]
+    assert rows[0]["spend"] == "0.0205"
+    table = run("report", "--by", "segment", *DAYS)
+    assert table.exit_code == 0
+    assert "segment" in table.stdout
+    empty = run("report", "--from", "2020-01-01", "--to", "2020-01-02")
+    assert "nothing was bought" in empty.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--by", "browser"), "cannot group by 'browser'"),
+        (("--from", "yesterday"), "yesterday"),
+        (("--advertiser", "Nobody"), "no advertiser is called 'Nobody'"),
+    ],
+)
+def test_wrong_questions_end_with_one_clear_line(run: Callable[..., Any], arguments: Any, message: str) -> None:
+    result = run("report", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
