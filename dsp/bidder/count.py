@@ -11,7 +11,8 @@ from dsp.base.metrics import NBR_CODES, nbr_slot
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED
 from dsp.bidder.gate import BAD_REQUEST, GO, OVER_QPS, Q_BITS, Q_FOUND, Q_NBR, Q_REASON
 from dsp.bidder.price import B_CAND
-from dsp.bidder.rank import C_CR, REASONS
+from dsp.bidder.rank import C_CR
+from dsp.bidder.reason import REASONS
 from dsp.catalog.layout import CR_MEDIA
 from dsp.model.curves import media_slot
 from dsp.openrtb.columns import R_EXCHANGE, R_IMPS_DROPPED, R_STATUS

@@ -15,7 +15,7 @@ from dsp.bidder.answer import BAD, SHED, Answer
 from dsp.bidder.marks import find_marks
 from dsp.bidder.native import NativeTexts
 from dsp.bidder.plan import Plan
-from dsp.bidder.rank import REASONS
+from dsp.bidder.reason import REASONS
 from dsp.bidder.write import write_responses
 from dsp.openrtb.columns import Batch
 from dsp.openrtb.decode import error_text

@@ -27,10 +27,8 @@ from dsp.bidder.rank import (
     C_IMP,
     C_LI,
     C_MEDIA,
-    P_BUDGET,
-    P_FLOOR,
-    P_VALUE,
 )
+from dsp.bidder.reason import P_BUDGET, P_FLOOR, P_VALUE
 from dsp.bidder.wintable import best_bid, chance_of
 from dsp.catalog.layout import (
     LI_CURRENCY,

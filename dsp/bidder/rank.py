@@ -20,6 +20,7 @@ from dsp.base.memory import count_bits, lowest_bit
 from dsp.bidder.deal import currency_index, deal_floor, find_deal, imp_floor, known_deals
 from dsp.bidder.fit import fits, medium_of
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
+from dsp.bidder.reason import P_BUDGET, P_CURRENCY, P_DEAL, P_FORMAT, P_VALUE
 from dsp.catalog.index import find_row
 from dsp.catalog.layout import (
     DIM_MEDIA,
@@ -75,10 +76,6 @@ MAX_TRIES = 256  # line items tried per imp, best cheap score first; then it mak
 N_PRODUCTS = 5
 UNIT = np.float32(1.0 / 16777216.0)  # 2^-24
 LOW32 = 0xFFFFFFFF
-
-# How far the best line item came: the index of the check that stopped it, and the no-bid reason that says so.
-REASONS = np.array([500, 506, 501, 509, 503, 502, 507], np.int64)
-(P_NONE, P_FORMAT, P_BUDGET, P_DEAL, P_CURRENCY, P_FLOOR, P_VALUE) = range(7)
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dsp.audience.consent import JOIN
 from dsp.audience.profile import (
     MAX_SEGMENTS,
     P_AGE_BAND,
@@ -19,7 +20,20 @@ from dsp.audience.profile import (
     P_SEGMENTS,
 )
 from dsp.base.kernel import inlined, kernel
-from dsp.bidder.gate import BROWSER_NAMES_HASH, GO, OS_NAMES_HASH, Q_BROWSER, Q_FOUND, Q_NBR, Q_OS, TIER1_HASH, tier1_of
+from dsp.bidder.gate import (
+    BROWSER_NAMES_HASH,
+    GO,
+    OS_NAMES_HASH,
+    Q_BITS,
+    Q_BROWSER,
+    Q_FOUND,
+    Q_NBR,
+    Q_OS,
+    Q_REASON,
+    TIER1_HASH,
+    tier1_of,
+)
+from dsp.bidder.reason import P_BLOCKED, P_CONSENT, P_NONE
 from dsp.catalog.layout import (
     DIM_ACAT,
     DIM_AGE,
@@ -112,12 +126,13 @@ def request_values(
     values: I64,
     ends: I64,
     absent: I64,
-) -> tuple[int, int]:
+) -> tuple[int, int, int, int]:
     """List what request ``r`` says in every dimension that some line item has a rule in.
 
     Value m is ``values[m]`` of dimension ``dims[m]``; group g (one dimension) ends at ``ends[g]`` and, when none of its
-    values has a row, falls back as ``absent[g]`` says: a dimension's "any" row, or NOBODY. Returns (inclusive groups,
-    end of the exclusive values, which follow those of the last group).
+    values has a row, falls back as ``absent[g]`` says: a dimension's "any" row, or NOBODY. Returns (inclusive groups of
+    our own rules, all inclusive groups, end of the exclusive values of our own rules, of all): what the exchange's
+    lists say comes last. The exclusive values follow those of the last group.
     """
     limit = dims.shape[0] - MAX_SEGMENTS - 8
     g = m = 0
@@ -214,6 +229,7 @@ def request_values(
                 m += 1
         ends[g], absent[g] = m, DIM_SEGMENT
         g += 1
+    own_groups = g
     # Lists of the request that name who may bid at all: an absent list admits everybody, a present one only its own.
     cattax_1 = req[r, R_CATTAX] <= 1
     for k in range(3):
@@ -255,6 +271,7 @@ def request_values(
             dims[m] = DIM_NOT_SEGMENT
             values[m] = np.int64(profiles[r, at]) + 256 * np.int64(profiles[r, at + 1]) + 1
             m += 1
+    own_end = m
     for k in range(4):
         if k == 0:
             dim, start, count = DIM_BCAT, req[r, R_BCAT0], req[r, R_BCATN] if cattax_1 else 0
@@ -266,15 +283,21 @@ def request_values(
             dim, start, count = DIM_BSEAT, req[r, R_BSEAT0], req[r, R_BSEATN]
         for at in range(start, start + count):
             if m == dims.shape[0]:
-                return -1, 0  # more blocks than we can look at: nobody bids, rather than a blocked one
+                return (
+                    own_groups,
+                    -1,
+                    own_end,
+                    m,
+                )  # more blocks than we can look at: nobody bids, rather than a blocked one
             dims[m], values[m] = dim, pool[at]
             m += 1
-    return g, m
+    return own_groups, g, own_end, m
 
 
 @inlined
 def find_rows(
     groups: int,
+    own_end: int,
     end: int,
     dims: I64,
     values: I64,
@@ -284,18 +307,18 @@ def find_rows(
     key_rows: I32,
     any_row: I32,
     out: I32,
-) -> int:
+) -> tuple[int, int]:
     """Look up the bitmap rows of the listed values, dropping values without one; ``ends`` then bounds rows in ``out``.
 
-    Returns the end of the exclusive rows, which follow those of the last group. The probe is that of
-    `dsp.catalog.index.find_row`, in line: a call would cost more than the look-up.
+    Returns the ends of the exclusive rows, of our own rules and of all; they follow those of the last group. The probe
+    is that of `dsp.catalog.index.find_row`, in line: a call would cost more than the look-up.
     """
     mask = np.uint64(keys.shape[0] - 1)
     multiplier = np.uint64(DIM_KEY_MULTIPLIER)
     zero, one = np.uint64(0), np.uint64(1)
-    n = m = 0
-    for g in range(groups + 1):
-        stop = ends[g] if g < groups else end
+    n = m = own = 0
+    for g in range(groups + 2):
+        stop = ends[g] if g < groups else own_end if g == groups else end
         begin = n
         while m < stop:
             if values[m] != 0:
@@ -315,7 +338,50 @@ def find_rows(
                 out[n] = any_row[absent[g]]
                 n += 1
             ends[g] = n
-    return n
+        elif g == groups:
+            own = n
+    return own, n
+
+
+@inlined
+def why_nobody(
+    rows: U64, live: U64, found: I32, ends: I64, absent: I64, groups: int, own_end: int, all_groups: int, known: bool,
+    either: U64, out: U64,
+) -> int:  # fmt: skip
+    """Why no line item was left: P_BLOCKED where only the exchange's lists stood in the way, P_CONSENT where some
+    wanted the request but for what may not be known of the person, else P_NONE. ``out`` and ``either`` are scratch.
+    """
+    words = live.shape[0]
+    for skip_person in range(2):
+        if skip_person == 1 and known:
+            break
+        for w in range(words):
+            out[w] = live[w]
+        begin = 0
+        for g in range(groups):
+            stop = ends[g]
+            personal = absent[g] == DIM_SEGMENT or absent[g] == DIM_AGE or absent[g] == DIM_INCOME
+            if skip_person == 0 or not personal:
+                for w in range(words):
+                    either[w] = np.uint64(0)
+                for k in range(begin, stop):
+                    row = rows[found[k]]
+                    for w in range(words):
+                        either[w] |= row[w]
+                for w in range(words):
+                    out[w] &= either[w]
+            begin = stop
+        first = ends[all_groups - 1] if all_groups > 0 else 0  # exclusive rows follow those of the last group
+        for k in range(first, own_end):
+            row = rows[found[k]]
+            for w in range(words):
+                out[w] &= ~row[w]
+        some = np.uint64(0)
+        for w in range(words):
+            some |= out[w]
+        if some != np.uint64(0):
+            return P_BLOCKED if skip_person == 0 else P_CONSENT
+    return P_NONE
 
 
 @inlined
@@ -394,11 +460,17 @@ def target(
         some[r] = 0
         if q[r, Q_NBR] != GO:
             continue
-        groups, end = request_values(
+        own_groups, groups, own_end, end = request_values(
             r, req, q, pool, text, profiles, half_hour, today_d, used, tier1_keys, tier1_values, dims, values, ends,
             absent,
         )  # fmt: skip
         if groups < 0:
+            q[r, Q_REASON] = P_BLOCKED
             continue
-        end = find_rows(groups, end, dims, values, ends, absent, keys, key_rows, any_row, found)
+        own_end, end = find_rows(groups, own_end, end, dims, values, ends, absent, keys, key_rows, any_row, found)
         some[r] = match_words(rows, live, found, ends, groups, end, either, matched, r)
+        if some[r] == 0:
+            may_know = (q[r, Q_BITS] & JOIN) != 0
+            q[r, Q_REASON] = why_nobody(
+                rows, live, found, ends, absent, own_groups, own_end, groups, may_know, either, matched[r]
+            )

@@ -139,15 +139,20 @@ def test_an_unknown_method_is_unimplemented(served: Served) -> None:
 
 
 def test_calls_that_arrive_during_a_batch_make_the_next_one(served: Served) -> None:
-    served.engine.gate.clear()
-    first = served.future(b"bid first")
-    assert served.engine.entered.wait(20)
-    others = [served.future(b"bid %d" % n) for n in range(20)]
-    served.engine.gate.set()
-    assert first.result() == b"1 0 bid first"
-    assert [call.result() for call in others] == [b"1 0 bid %d" % n for n in range(20)]
-    assert sum(served.engine.batches) == 21
-    assert max(served.engine.batches) > 1
+    for _ in range(20):  # on a busy machine the calls may be slower than the batch they should arrive in
+        served.engine.gate.clear()
+        served.engine.entered.clear()
+        served.engine.batches.clear()
+        first = served.future(b"bid first")
+        assert served.engine.entered.wait(20)
+        others = [served.future(b"bid %d" % n) for n in range(20)]
+        served.engine.gate.set()
+        assert first.result() == b"1 0 bid first"
+        assert [call.result() for call in others] == [b"1 0 bid %d" % n for n in range(20)]
+        assert sum(served.engine.batches) == 21
+        if max(served.engine.batches) > 1:
+            return
+    raise AssertionError("no two calls ever shared a batch")
 
 
 def test_more_calls_than_the_queue_holds_are_shed(start: Callable[..., Served]) -> None:
