@@ -14,7 +14,8 @@ from dsp.bidder.answer import BAD, BID, TOO_LARGE
 from dsp.bidder.engine import Engine
 from dsp.bidder.gate import GO, Q_CURRENCY, Q_FOUND, Q_NBR, Q_REASON
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE, FIXED_PRICE_DEAL
-from dsp.bidder.rank import C_AT, C_CR, C_DEAL, C_FLOOR, C_FLOORCUR, C_IMP, C_LI, C_MEDIA, REASONS
+from dsp.bidder.rank import C_AT, C_CR, C_DEAL, C_FLOOR, C_FLOORCUR, C_IMP, C_LI, C_MEDIA
+from dsp.bidder.reason import REASONS
 from dsp.catalog.layout import CR_ID, LI_CURRENCY, LI_MAX_BID, LIV_EAD, LIV_LGD
 from dsp.model.context import HEADS
 

@@ -19,7 +19,7 @@ from dsp.audience.profile import (
     P_SEGMENT_EXPIRY,
     P_SEGMENTS,
 )
-from dsp.base.kernel import inlined, kernel
+from dsp.base.kernel import kernel
 from dsp.bidder.gate import (
     BROWSER_NAMES_HASH,
     GO,
@@ -33,7 +33,8 @@ from dsp.bidder.gate import (
     TIER1_HASH,
     tier1_of,
 )
-from dsp.bidder.reason import P_BLOCKED, P_CONSENT, P_NONE
+from dsp.bidder.match import NOBODY, find_rows, match_words, why_nobody
+from dsp.bidder.reason import P_BLOCKED
 from dsp.catalog.layout import (
     DIM_ACAT,
     DIM_AGE,
@@ -50,7 +51,6 @@ from dsp.catalog.layout import (
     DIM_EXCHANGE,
     DIM_GEO,
     DIM_INCOME,
-    DIM_KEY_MULTIPLIER,
     DIM_LANGUAGE,
     DIM_NOT_CATEGORY,
     DIM_NOT_GEO,
@@ -97,10 +97,9 @@ from dsp.openrtb.columns import (
     R_WSEAT0,
     R_WSEATN,
 )
-from dsp.openrtb.hashing import hash_bytes, hash_combine, mix64
+from dsp.openrtb.hashing import hash_bytes, hash_combine
 
 MAX_VALUES = 16_384  # values looked up for one request; a longer block list than this and nobody bids
-NOBODY = -1
 DOT = 46
 
 I64 = npt.NDArray[np.int64]
@@ -294,136 +293,6 @@ def request_values(
     return own_groups, g, own_end, m
 
 
-@inlined
-def find_rows(
-    groups: int,
-    own_end: int,
-    end: int,
-    dims: I64,
-    values: I64,
-    ends: I64,
-    absent: I64,
-    keys: U64,
-    key_rows: I32,
-    any_row: I32,
-    out: I32,
-) -> tuple[int, int]:
-    """Look up the bitmap rows of the listed values, dropping values without one; ``ends`` then bounds rows in ``out``.
-
-    Returns the ends of the exclusive rows, of our own rules and of all; they follow those of the last group. The probe
-    is that of `dsp.catalog.index.find_row`, in line: a call would cost more than the look-up.
-    """
-    mask = np.uint64(keys.shape[0] - 1)
-    multiplier = np.uint64(DIM_KEY_MULTIPLIER)
-    zero, one = np.uint64(0), np.uint64(1)
-    n = m = own = 0
-    for g in range(groups + 2):
-        stop = ends[g] if g < groups else own_end if g == groups else end
-        begin = n
-        while m < stop:
-            if values[m] != 0:
-                key = np.uint64(values[m]) ^ (np.uint64(dims[m] + 1) * multiplier)
-                if key == zero:
-                    key = one
-                slot = mix64(key) & mask
-                while keys[slot] != zero:
-                    if keys[slot] == key:
-                        out[n] = key_rows[slot]
-                        n += 1
-                        break
-                    slot = (slot + one) & mask
-            m += 1
-        if g < groups:
-            if n == begin and absent[g] != NOBODY and any_row[absent[g]] >= 0:
-                out[n] = any_row[absent[g]]
-                n += 1
-            ends[g] = n
-        elif g == groups:
-            own = n
-    return own, n
-
-
-@inlined
-def why_nobody(
-    rows: U64, live: U64, found: I32, ends: I64, absent: I64, groups: int, own_end: int, all_groups: int, known: bool,
-    either: U64, out: U64,
-) -> int:  # fmt: skip
-    """Why no line item was left: P_BLOCKED where only the exchange's lists stood in the way, P_CONSENT where some
-    wanted the request but for what may not be known of the person, else P_NONE. ``out`` and ``either`` are scratch.
-    """
-    words = live.shape[0]
-    for skip_person in range(2):
-        if skip_person == 1 and known:
-            break
-        for w in range(words):
-            out[w] = live[w]
-        begin = 0
-        for g in range(groups):
-            stop = ends[g]
-            personal = absent[g] == DIM_SEGMENT or absent[g] == DIM_AGE or absent[g] == DIM_INCOME
-            if skip_person == 0 or not personal:
-                for w in range(words):
-                    either[w] = np.uint64(0)
-                for k in range(begin, stop):
-                    row = rows[found[k]]
-                    for w in range(words):
-                        either[w] |= row[w]
-                for w in range(words):
-                    out[w] &= either[w]
-            begin = stop
-        first = ends[all_groups - 1] if all_groups > 0 else 0  # exclusive rows follow those of the last group
-        for k in range(first, own_end):
-            row = rows[found[k]]
-            for w in range(words):
-                out[w] &= ~row[w]
-        some = np.uint64(0)
-        for w in range(words):
-            some |= out[w]
-        if some != np.uint64(0):
-            return P_BLOCKED if skip_person == 0 else P_CONSENT
-    return P_NONE
-
-
-@inlined
-def match_words(
-    rows: U64, live: U64, found: I32, ends: I64, groups: int, end: int, either: U64, matched: U64, r: int
-) -> int:
-    """AND the groups over the live line items into ``matched[r]`` uint64[W]; returns 1 if any line item is left.
-
-    Row by row, not word by word: each inner loop is a run over contiguous words that the compiler makes vector code of.
-    ``either`` uint64[W] is scratch.
-    """
-    words = live.shape[0]
-    out = matched[r]
-    for w in range(words):
-        out[w] = live[w]
-    begin = 0
-    for g in range(groups):
-        stop = ends[g]
-        if stop - begin == 1:
-            row = rows[found[begin]]
-            for w in range(words):
-                out[w] &= row[w]
-        else:
-            for w in range(words):
-                either[w] = np.uint64(0)
-            for k in range(begin, stop):
-                row = rows[found[k]]
-                for w in range(words):
-                    either[w] |= row[w]
-            for w in range(words):
-                out[w] &= either[w]
-        begin = stop
-    for k in range(begin, end):
-        row = rows[found[k]]
-        for w in range(words):
-            out[w] &= ~row[w]
-    some = np.uint64(0)
-    for w in range(words):
-        some |= out[w]
-    return 1 if some != np.uint64(0) else 0
-
-
 @kernel
 def target(
     n: int,
@@ -468,7 +337,7 @@ def target(
             q[r, Q_REASON] = P_BLOCKED
             continue
         own_end, end = find_rows(groups, own_end, end, dims, values, ends, absent, keys, key_rows, any_row, found)
-        some[r] = match_words(rows, live, found, ends, groups, end, either, matched, r)
+        some[r] = match_words(rows, live, found, ends, groups, end, either, matched[r])
         if some[r] == 0:
             may_know = (q[r, Q_BITS] & JOIN) != 0
             q[r, Q_REASON] = why_nobody(

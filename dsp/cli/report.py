@@ -54,9 +54,8 @@ def report(
     only = {kind: [names.id(kind, text) for text in texts] for kind, texts in given.items() if texts}
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
     question = Question((start - _EPOCH).days, (end - _EPOCH).days, groups, only)
-    with refusing(QuestionError):
-        with open_reader(config) as engine:
-            found = ask(engine, question, names.segments, names.zones)
+    with refusing(QuestionError), open_reader(config) as engine:
+        found = ask(engine, question, names.segments, names.zones)
     rows = [{**names.labels(groups, key), **derived(amounts)} for key, amounts in sorted(found.items(), key=_order)]
     if as_json:
         print_json({"from": start.isoformat(), "to": end.isoformat(), "by": groups, "rows": rows})
