@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsp.cli import audience, catalog, demo, explain, ledger, model, report, roles, serve, train
+from dsp.cli import audience, books, catalog, demo, explain, ledger, model, report, roles, serve, train
 from dsp.cli.edge import print_json, remember_config
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command("train")(train.train)
 app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
 app.command("report")(report.report)
+ledger.app.command("explain")(books.explain)
+ledger.app.command("reconcile")(books.reconcile)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(audience.app, name="audience")

@@ -48,7 +48,7 @@ def report(
     with refusing(ValueError):
         end = date.fromisoformat(last) if last else datetime.now(UTC).date()
         start = date.fromisoformat(first) if first else end - timedelta(days=days - 1)
-    names = _Names(config)
+    names = Names(config)
     given = {"advertiser": advertiser, "campaign": campaign, "line_item": line_item}
     given |= {"exchange": exchange, "creative": creative}
     only = {kind: [names.id(kind, text) for text in texts] for kind, texts in given.items() if texts}
@@ -69,7 +69,7 @@ def _order(item: tuple[Any, Any]) -> list[str]:
     return [f"{part:020d}" if isinstance(part, int) else str(part) for part in item[0]]
 
 
-class _Names:
+class Names:
     """What the catalog calls things; without a catalog, ids are all there is."""
 
     def __init__(self, config: Config) -> None:

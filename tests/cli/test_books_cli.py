@@ -103,3 +103,75 @@ def test_wrong_questions_end_with_one_clear_line(run: Callable[..., Any], argume
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_explain_prints_the_trail_and_that_it_adds_up(run: Callable[..., Any]) -> None:
+    text = run("ledger", "explain", 1)
+    assert text.exit_code == 0
+    lines = text.stdout.splitlines()
+    assert len([line for line in lines if "impression; bid" in line]) == 3
+    assert "disputed, not spent" in text.stdout
+    assert lines[-1] == "line item 1: 4 entries, 0.020500 spent, as its balance says"
+    found = json.loads(run("ledger", "explain", 1, "--json").stdout)
+    assert [step["spend_micros"] for step in found["steps"]] == [4_000, 10_500, 20_500, 20_500]
+    assert found["balance_micros"] == found["entries_micros"] == 20_500
+    unknown = run("ledger", "explain", 999_999)
+    assert unknown.exit_code == 2
+    assert "no entry of a line item 999999" in unknown.stderr
+
+
+def bill(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "bill.csv"
+    file.write_text(text)
+    return file
+
+
+def test_a_bill_by_impression_that_agrees_has_no_differences(run: Callable[..., Any], tmp_path: Path) -> None:
+    file = bill(tmp_path, "Bid_ID,amount\n64,0.004\n65,0.0065\n66,0.012\n")
+    result = run("ledger", "reconcile", 1, file)
+    assert result.exit_code == 0, result.output
+    assert "billed 3 impressions for 0.022500, booked 3 for 0.022500: 0 differences" in result.stdout
+
+
+def test_differences_of_a_bill_are_listed(run: Callable[..., Any], tmp_path: Path) -> None:
+    file = bill(tmp_path, "auction,price\n64,4.0\n64,4.0\n66,11.0\nabc,2.5\n")
+    result = run("ledger", "reconcile", 1, file, "--column", "bid_id=auction", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)["differences"]
+    assert {(d["what"], d["key"]) for d in found} == {
+        ("billed twice", "64"),
+        ("amount", "66"),
+        ("not booked", "abc"),
+        ("not billed", "65"),
+    }
+    (amount,) = (d for d in found if d["what"] == "amount")
+    assert (amount["billed_micros"], amount["booked_micros"]) == (11_000, 12_000)
+
+
+def test_a_bill_by_day_and_creative_is_compared_by_sums(run: Callable[..., Any], tmp_path: Path) -> None:
+    day = NOW.date().isoformat()
+    good = bill(tmp_path, f"date,creative,impressions,cost\n{day},1,3,0.0225\n")
+    assert run("ledger", "reconcile", 1, good).exit_code == 0
+    off = bill(tmp_path, f"date,creative,impressions,cost\n{day},1,3,0.0227\n{day},2,5,0.01\n")
+    result = run("ledger", "reconcile", 1, off, "--tolerance", 0.02)
+    assert result.exit_code == 1
+    assert "not booked: " + day + " 2: billed 5 for 0.010000" in result.stdout
+    assert "1 differences" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,amount\nx,1\n", "needs a column bid_id or date"),
+        ("bid_id,quantity\n64,1\n", "needs a column amount or cpm"),
+        ("bid_id,amount\nnonsense,1\n", "line 2: 'nonsense' is not a bid id"),
+        ("bid_id,amount\n64,free\n", "line 2: amount 'free' is not an amount"),
+        ("date,amount\nyesterday,1\n", "line 2: 'yesterday' is not a date"),
+    ],
+)
+def test_a_bill_that_cannot_be_read_names_line_and_column(
+    run: Callable[..., Any], tmp_path: Path, text: str, message: str
+) -> None:
+    result = run("ledger", "reconcile", 1, bill(tmp_path, text))
+    assert result.exit_code == 2
+    assert message in result.stderr
