@@ -18,18 +18,10 @@ from dsp.bidder.rank import C_AT, C_CR, C_DEAL, C_FLOOR, C_FLOORCUR, C_IMP, C_LI
 from dsp.bidder.reason import REASONS
 from dsp.catalog.layout import CR_ID, LI_CURRENCY, LI_MAX_BID, LIV_EAD, LIV_LGD
 from dsp.model.context import HEADS
+from dsp.openrtb.codes import nbr_text
 
 AUCTIONS = {1: "first price", 2: "second price", FIXED_PRICE_DEAL: "the deal's price"}
 MEDIA = {1: "banner", 2: "video", 4: "audio", 8: "native"}
-NBR = {
-    500: "no line item is meant for this request",
-    506: "no ad fits the slot",
-    501: "no budget is left",
-    509: "the deal asks for what no line item offers",
-    503: "no rate for the currency",
-    502: "worth less than the floor",
-    507: "worth too little to bid at all",
-}
 _KINDS = {BID: "bid", BAD: "bad request", TOO_LARGE: "too large"}
 _LISTED = 50  # line items that did not become candidates
 
@@ -47,7 +39,7 @@ def explain(engine: Engine, body: bytes, fmt: int, exchange: int) -> dict[str, A
     if kind != BID:
         nbr = int(REASONS[work.q[0, Q_REASON]]) if code == GO else code
         out["nbr"] = nbr
-        out["why"] = NBR.get(nbr, "refused before any line item was looked at")
+        out["why"] = nbr_text(nbr)
         if kind == BAD:
             out["why"] = payload.decode("utf-8", "replace")
     if code != GO or kind in (BAD, TOO_LARGE):

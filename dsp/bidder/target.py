@@ -343,3 +343,5 @@ def target(
             q[r, Q_REASON] = why_nobody(
                 rows, live, found, ends, absent, own_groups, own_end, groups, may_know, either, matched[r]
             )
+            for w in range(live.shape[0]):
+                matched[r, w] = np.uint64(0)

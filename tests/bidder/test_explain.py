@@ -60,7 +60,7 @@ def test_a_floor_above_everything_is_named_with_both_figures(stage: Stage) -> No
 def test_no_candidate_and_bad_input_say_why(stage: Stage, tmp_path: Path) -> None:
     engine = stage.engine(scenario())
     blocked = json.dumps({**BASE["request"], "badv": ["lender.example"]}).encode()
-    assert explain(engine, blocked, FMT_JSON, 0)["why"] == "no line item is meant for this request"
+    assert explain(engine, blocked, FMT_JSON, 0)["why"] == "our ads are blocked by the request"
     bad = explain(engine, b'{"id": 1', FMT_JSON, 0)
     assert bad["answer"] == "bad request"
     assert bad["why"]
