@@ -125,6 +125,18 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("dsp_workers", "gauge_sum", "Workers alive and ready."),
     Definition("dsp_snapshot_version", "gauge_max", "Newest catalog snapshot in use."),
     Definition("dsp_model_version", "gauge_max", "Newest model in use."),
+    Definition(
+        "dsp_calibration_thousandths",
+        "gauge_max",
+        "Predicted over observed by the model alone, times 1000; 0: nothing observed. By line item: dsp model drift.",
+        (("exchange", EXCHANGES), ("head", HEADS)),
+    ),
+    Definition(
+        "dsp_calibration_alerts",
+        "gauge_max",
+        "Line items, exchanges and totals whose corrected predictions left their band.",
+        (("head", HEADS),),
+    ),
     Definition("dsp_shadow_rows_total", "counter", "Candidate rows that a shadowing model and the current one scored."),
     Definition(
         "dsp_shadow_score_millionths_total",

@@ -45,10 +45,13 @@ from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
 from dsp.bidder.warm import touch, warm_bodies
+from dsp.bidder.watched import show_watched
 from dsp.bidder.workspace import Workspace
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import DecisionSink, DecisionWriter
+from dsp.model.context import HEADS
+from dsp.model.correction import Correction, correction_stamp, load_correction
 from dsp.model.features import SPEC_HASH, F, build_features
 from dsp.model.registry import ModelError, current_dir
 from dsp.model.rollout import Challenger, challenger
@@ -89,6 +92,7 @@ class Engine:
         self.config = config
         self.store = store
         self.models = Rollout(scorer)
+        self._correction = Correction()
         self._scored = self.models.current  # by which the last batch was
         self._rows = 0  # and how many
         self.slices = slices
@@ -107,6 +111,7 @@ class Engine:
         self._store_seen = (0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
         self._standing: Challenger | None = None
+        self._corrected_ns = 0  # stamp of the correction in use
         self._use_metrics(metrics)
         self._attach(snapshot)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
@@ -153,6 +158,7 @@ class Engine:
         engine._watched = (snapshot_path, model_path)
         if model_path is not None:
             engine._watch_challenger()
+            engine._watch_correction()
         return engine
 
     def _use_metrics(self, m: Metrics) -> None:
@@ -180,6 +186,7 @@ class Engine:
         self.slices.attach(plan.ids)
         self._consent.attach(plan.exchange_names)
         self._live_at_ns = 0
+        self._apply_correction()
         self.metrics.gauge("dsp_snapshot_version")[...] = snapshot.version
         self.metrics.name_labels("exchange", plan.exchange_names)
 
@@ -197,6 +204,11 @@ class Engine:
     def scored_by(self) -> int:
         """The version of the model that did."""
         return self._scored.scorer.version
+
+    @property
+    def factor(self) -> F32:
+        """What the odds of the last batch's scores were multiplied by, float32[L, 5]."""
+        return self._factor if self._scored is self.models.current else self._ones
 
     # --- look-ups for the ingress -------------------------------------------------------------------------------------
 
@@ -331,7 +343,7 @@ class Engine:
         price(
             n_cand, work.cand, p, batch.imp, batch.req, q, plan.li_v, plan.cap, plan.account_usd, plan.fixed_bid,
             plan.cur_usd, slices.multiplier, wins.curve, wins.value, wins.bid, wins.chance,
-            self.config.bidder.min_bid_micros, work.value, work.bid_cpm, work.surplus,
+            self.config.bidder.min_bid_micros, self.factor, work.value, work.bid_cpm, work.surplus,
         )  # fmt: skip
         n_bids = select(
             n_cand, n, work.cand, batch.imp, batch.req, q, plan.li_i, plan.cur_usd, work.bid_cpm, work.surplus,
@@ -427,6 +439,7 @@ class Engine:
                 self._swap_model(newest)
                 model_path = newest
             self._watch_challenger()
+            self._watch_correction()
         self._watched = (snapshot_path, model_path)
 
     def _watch_challenger(self) -> None:
@@ -439,6 +452,21 @@ class Engine:
             self.models.challenge(None, 0.0)
         else:
             self.models.challenge(Scorer.load(standing.path), standing.share)
+
+    def _watch_correction(self) -> None:
+        """Take up a new online correction of the current model."""
+        stamp = correction_stamp(self.config)
+        if stamp != self._corrected_ns:
+            self._corrected_ns = stamp
+            self._correction = load_correction(self.config)
+            self._apply_correction()
+
+    def _apply_correction(self) -> None:
+        """Line up the correction with the snapshot's line items; another model's has no effect."""
+        self._ones = np.ones((self.plan.n, len(HEADS)), np.float32)
+        mine = self._correction.version == self.models.current.scorer.version
+        self._factor = self._correction.factors(self.plan.ids) if mine else self._ones
+        show_watched(self._correction.watched if mine else (), self.plan.exchange_ids.tolist(), self.metrics)
 
     def _count_store(self) -> None:
         """Add what the store has counted since the last poll."""
@@ -455,6 +483,7 @@ class Engine:
         except ModelError:
             return  # keep the one that works; the trainer's gates and `dsp doctor` say why
         self.models.current = Loaded.of(scorer)
+        self._apply_correction()
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
         if self.decisions is not None:
             self.decisions.set_model(SPEC_HASH, str(scorer.version))

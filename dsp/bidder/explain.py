@@ -71,6 +71,8 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
     offer = plan.li_v[li]
     usd = float(plan.account_usd[li])
     multiplier = float(engine.slices.multiplier[li])
+    odds = p.astype(np.float64) * engine.factor[li]
+    q = odds / (1.0 - p + odds)
     value = float(work.value[a])
     fixed = bool(plan.fixed_bid[li])
     code = engine.plan.snapshot.meta["currencies"]
@@ -83,10 +85,11 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
         "deal": bool(c[C_DEAL] >= 0),
         "model": engine.scored_by,
         "scores": {head: float(f"{score:.4g}") for head, score in zip(HEADS, p.tolist(), strict=True)},
+        "corrected": {head: float(f"{score:.4g}") for head, score in zip(HEADS, q.tolist(), strict=True)},
         "strategy": "fixed bid" if fixed else "value",
         "currency": code[int(plan.li_i[li, LI_CURRENCY])],
         "value": value,
-        "value_without_risk": value if fixed else value + _expected_loss(p, offer),
+        "value_without_risk": value if fixed else value + _expected_loss(q, offer),
         "multiplier": multiplier,
         "worth_usd": value * (1.0 if fixed else multiplier) * usd * 1e3,
         "floor_usd": float(c[C_FLOOR] * plan.cur_usd[c[C_FLOORCUR]] / 1e6),

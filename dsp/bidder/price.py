@@ -60,20 +60,28 @@ B_WIDTH = 3
 
 
 @inlined
-def value_of(p: F32, v: F64) -> float:
-    """The design's value formula: ``p`` float32[5] heads, ``v`` float64[LIV_WIDTH]; account currency per impression."""
-    click = np.float64(p[0])
-    apply = click * p[1]
-    approve = apply * p[2]
-    fund = approve * p[3]
-    risk_adjusted = fund * (v[LIV_MARGIN] - p[4] * v[LIV_LGD] * v[LIV_EAD])
+def value_of(p: F32, factor: F32, v: F64) -> float:
+    """The design's value formula, account currency per impression.
+
+    ``p`` float32[5] heads, their odds multiplied by ``factor`` float32[5]; ``v`` float64[LIV_WIDTH].
+    """
+    click = _moved(p[0], factor[0])
+    apply = click * _moved(p[1], factor[1])
+    approve = apply * _moved(p[2], factor[2])
+    fund = approve * _moved(p[3], factor[3])
     return (
-        risk_adjusted
+        fund * (v[LIV_MARGIN] - _moved(p[4], factor[4]) * v[LIV_LGD] * v[LIV_EAD] + v[LIV_PAYOUT_FUND])
         + click * v[LIV_PAYOUT_CLICK]
         + apply * v[LIV_PAYOUT_APPLY]
         + approve * v[LIV_PAYOUT_APPROVE]
-        + fund * v[LIV_PAYOUT_FUND]
     )
+
+
+@inlined
+def _moved(p: np.float32, factor: np.float32) -> np.float64:
+    """The probability whose odds are ``factor`` times those of ``p``."""
+    odds = np.float64(p) * np.float64(factor)
+    return odds / (1.0 - np.float64(p) + odds)
 
 
 @kernel
@@ -95,6 +103,7 @@ def price(
     table_bid: F64,
     table_chance: F64,
     min_bid_cpm: int,
+    factor: F32,
     value: F64,
     bid_cpm: I64,
     surplus: F64,
@@ -103,7 +112,7 @@ def price(
 
     ``p`` float32[n, 5] head probabilities. Of line items: ``li_v`` float64[L, LIV_WIDTH], ``cap`` float64[L] the most
     to bid in CPM micros of USD, ``account_usd`` float64[L], ``fixed_bid`` uint8[L]. ``curve`` and the tables are a
-    `dsp.bidder.wintable.WinTable`.
+    `dsp.bidder.wintable.WinTable`; ``factor`` float32[L, 5] multiplies the heads' odds (`dsp.model.correction`).
     """
     for a in range(n):
         row = cand[a]
@@ -120,7 +129,7 @@ def price(
             value[a] = cap_usd / usd_account * 1e-9
             worth_usd = cap_usd
         else:
-            value[a] = value_of(p[a], li_v[li])
+            value[a] = value_of(p[a], factor[li], li_v[li])
             worth_usd = value[a] * multiplier[li] * usd_account * 1e9  # CPM micros of USD
         if worth_usd < min_bid_cpm:
             q[r, Q_REASON] = max(q[r, Q_REASON], P_VALUE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Annotated, Any
 
 import typer
@@ -54,6 +56,61 @@ def promote(
 
     what = "all traffic" if share == 1.0 else f"{share:.0%} of the traffic"
     _enter(context, version, as_json, lambda config: run(config, version, share), f"version {version} scores {what}")
+
+
+@app.command()
+def follow(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option(help="Work it out once and end.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two times.")] = 60.0,
+) -> None:
+    """Keep the current model's online correction up to date from the logs, until SIGTERM; alerts go to stderr."""
+    from dsp.cli.edge import end_with_parent
+    from dsp.model.correction import now_ms, save_correction, work_out
+    from dsp.model.registry import ModelError
+
+    config = config_of(context)
+    end_with_parent()
+    told: set[tuple[str, str, int]] = set()
+    while True:
+        with refusing(ModelError):
+            correction = work_out(config, now_ms())
+            save_correction(config, correction)
+        now = {(row.head, row.of, row.id): row for row in correction.watched if row.alert}
+        for key in sorted(now.keys() - told):
+            row = now[key]
+            which = row.of if row.of == "all" else f"{row.of} {row.id}"
+            print(
+                f"alert: p({row.head}), {which}: {row.corrected:.0f} predicted, {row.observed} came; retrain the model",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+        told = set(now)
+        if once:
+            return
+        time.sleep(every)
+
+
+@app.command()
+def drift(context: typer.Context, as_json: Json = False) -> None:
+    """Predicted over observed by head, line item and exchange, as the last `dsp model follow` found it."""
+    from dsp.model.correction import load_correction
+
+    correction = load_correction(config_of(context))
+    if as_json:
+        print_json(correction)
+        return
+    if not correction.watched:
+        print("nothing watched yet: `dsp model follow` compares predictions with outcomes")
+        return
+    print(f"model version {correction.version}")
+    for row in correction.watched:
+        which = "all" if row.of == "all" else f"{row.of} {row.id}"
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
+        after = "-" if not row.observed else f"{row.corrected / row.observed:.2f}"
+        alert = "  ALERT" if row.alert else ""
+        print(
+            f"{row.head:8} {which:20} {row.observed:7,} of {row.outcomes:9,} alone {ratio:>6} corrected {after:>6}{alert}"
+        )
 
 
 @app.command()

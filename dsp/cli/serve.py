@@ -76,7 +76,7 @@ class Serving:
 
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        for role in ("ledger", "bidder"):
+        for role in ("ledger", "bidder", "model follow"):
             self._start(role)
         bidder, ledger = self._config.bidder, self._config.ledger
         print(f"bids     http://{bidder.http_host}:{bidder.http_port}/bid/{{exchange}}", flush=True)
@@ -89,14 +89,14 @@ class Serving:
                 publish_if_changed(self._config)
                 self._tend()
         finally:
-            for role in ("bidder", "ledger"):  # the bidder's last notices find a ledger
+            for role in ("model follow", "bidder", "ledger"):  # the bidder's last notices find a ledger
                 self._end(role)
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
 
     def _start(self, role: str) -> None:
-        command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self._file), role]
+        command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self._file), *role.split()]
         # A session of its own: Ctrl-C reaches this process alone, which then ends the roles in order.
         self._children[role] = subprocess.Popen(
             command,

@@ -29,6 +29,7 @@ from dsp.log.outcomes import (
 from dsp.model.context import HEADS
 
 TEST_FLAG = 1  # dsp.base.token.TOKEN_TEST in the decision's flags
+HORIZON_SHARE = 0.99  # of the positives that a horizon waits for
 SETTLE_MS = 10_000  # a bid without any notice for so long is a lost one
 
 Bool = npt.NDArray[np.bool_]
@@ -98,6 +99,44 @@ def join_labels(
     price = np.full(n, np.nan)
     price[rows[tells]] = outcomes["price_micros"][tells]
     return Labels(won, settled, price, stage, usable)
+
+
+def stage_times(decisions: Mapping[str, Any], outcomes: Mapping[str, Any]) -> I64:
+    """int64[n, heads]: unix ms at which head h of a bid is known to have come true; -1 where it has not.
+
+    A later stage proves the earlier ones, at its own time.
+    """
+    rows = _rows_of(decisions["bid_id"], outcomes["bid_id"])
+    never = np.iinfo(np.int64).max
+    out = np.full((len(decisions["bid_id"]), len(HEADS)), never)
+    for h, kinds in enumerate(((CLICK, REGISTERED), (APPLIED,), (APPROVED,), (FUNDED,), (DEFAULTED,))):
+        told = (rows >= 0) & np.isin(outcomes["kind"], kinds)
+        np.minimum.at(out[:, h], rows[told], outcomes["time_ms"][told])
+    for h in range(len(HEADS) - 2, -1, -1):
+        out[:, h] = np.minimum(out[:, h], out[:, h + 1])
+    return np.where(out == never, -1, out)
+
+
+def learned_horizons(decisions: Mapping[str, Any], outcomes: Mapping[str, Any]) -> dict[str, int]:
+    """Per head, the milliseconds after a bid within which HORIZON_SHARE of its positives came; 0 without any.
+
+    A label younger than that is not ripe: that nothing came yet does not make it a negative. Where a log is shorter
+    than the delays it learns too short a horizon at first, and a longer one with every run.
+    """
+    times = stage_times(decisions, outcomes)
+    out = {}
+    for h, head in enumerate(HEADS):
+        came = times[:, h] >= 0
+        delay = times[came, h] - decisions["time_ms"][came]
+        out[head] = int(max(np.quantile(delay, HORIZON_SHARE), 0)) if len(delay) else 0
+    return out
+
+
+def label_times(decisions: Mapping[str, Any], outcomes: Mapping[str, Any], horizon_ms: Mapping[str, int]) -> I64:
+    """int64[n, heads]: when each label became known, a positive with its outcome, a negative after its horizon."""
+    times = stage_times(decisions, outcomes)
+    ripe = decisions["time_ms"][:, None] + np.array([horizon_ms.get(head, 0) for head in HEADS])
+    return np.where(times >= 0, times, ripe)
 
 
 def _rows_of(bid_id: npt.NDArray[np.uint64], wanted: npt.NDArray[np.uint64]) -> I64:

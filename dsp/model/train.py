@@ -33,7 +33,7 @@ from dsp.model.evaluate import PARITY, Judged, gates, judge, parity
 from dsp.model.export import to_onnx
 from dsp.model.features import FEATURES, SPEC_HASH
 from dsp.model.heads import FOLDS, Trained, subsample, train_heads
-from dsp.model.labels import Labels, join_labels
+from dsp.model.labels import Labels, join_labels, learned_horizons
 from dsp.model.logistic import Sample
 from dsp.model.manifest import MODEL_FILE, Manifest
 from dsp.model.registry import ModelError, current_dir, save_version
@@ -72,10 +72,10 @@ def train(
     """Train on the logs under ``config.data_dir`` and return the new version's directory.
 
     ``seed`` defaults to the config's; ``since_ms`` leaves out older decisions, ``horizon_ms`` too young ones per head
-    (`join_labels`). ``fit_win_curve`` learns the curves too (``snapshot`` gives its currencies); without it the current
-    model's are kept. The new model is made current, with ``shadow`` set beside the current one, unless
-    ``Manifest.load(path).refused`` says why not. Raises `ModelError` where the logs hold no decision made under this
-    build's features.
+    (`join_labels`; default: as long as 99 % of the positives took, `learned_horizons`). ``fit_win_curve`` learns the
+    curves too (``snapshot`` gives its currencies); without it the current model's are kept. The new model is made
+    current, with ``shadow`` set beside the current one, unless ``Manifest.load(path).refused`` says why not. Raises
+    `ModelError` where the logs hold no decision made under this build's features.
     """
     seed = config.seed if seed is None else seed
     # One BLAS thread: the matrices are small, a second thread costs more than it gives on a busy machine (measured 3.5
@@ -88,6 +88,7 @@ def train(
                 f"{decisions_dir(config)}: no decision of feature spec {SPEC_HASH[:12]}; run a bidder first"
             )
         outcomes = read_outcomes(outcomes_dir(config), since_ms)
+        horizon_ms = learned_horizons(decisions, outcomes) if horizon_ms is None else horizon_ms
         labels = join_labels(decisions, outcomes, horizon_ms)
         report("learning the win curve", 0.1)
         curves = _curves(config, decisions, labels, snapshot, fit_win_curve)

@@ -22,6 +22,7 @@ from dsp.bidder.slices import Slices
 from dsp.catalog.publish import Publisher
 from dsp.catalog.store import apply_file, set_status
 from dsp.log.decisions import DecisionWriter, read_decisions
+from dsp.model.correction import Correction
 from dsp.model.features import SPEC_HASH
 from dsp.model.manifest import Manifest
 from dsp.model.registry import current_dir, save_version
@@ -207,6 +208,25 @@ def test_a_shadowing_model_changes_no_answer_and_is_compared_in_metrics(stage: S
     assert rows > 0
     assert (sums > 0).all()
     np.testing.assert_array_equal(sums[0], sums[1])  # the same model twice
+
+
+def test_an_online_correction_moves_value_and_goes_with_its_model(stage: Stage) -> None:
+    scenario = copy.deepcopy(dict(BASE))
+    item = scenario["catalog"]["advertisers"][0]["campaigns"][0]["line_items"][0]
+    del item["strategy"]
+    engine = stage.engine(scenario)
+    decide(engine, request())
+    before = float(engine.work.value[0])
+    mine = engine.scorer.version
+    engine._correction = Correction(mine, 1, [], (float(np.log(0.5)), 0.0, 0.0, 0.0, 0.0))
+    engine._apply_correction()
+    decide(engine, request())
+    assert float(engine.work.value[0]) == pytest.approx(0.5 * before, rel=0.02)
+    engine._correction = Correction(mine + 1, 1, [], (1.0, 1.0, 1.0, 1.0, 1.0))
+    engine._apply_correction()
+    decide(engine, request())
+    assert float(engine.work.value[0]) == before
+    engine.close()
 
 
 def test_every_request_is_counted_once_under_what_became_of_it(stage: Stage) -> None:

@@ -68,7 +68,8 @@ class Auction:
             1, self.cand, np.array([p], np.float32), self.imp, self.req, self.q, self.li_v,
             self.li_i[:, LI_MAX_BID].astype(np.float64), np.ones(line_items),
             self.li_i[:, LI_STRATEGY].astype(np.uint8), np.ones(1), np.full(line_items, multiplier), wins.curve,
-            wins.value, wins.bid, wins.chance, 10_000, value, bid, surplus,
+            wins.value, wins.bid, wins.chance, 10_000, np.ones((line_items, 5), np.float32),
+            value, bid, surplus,
         )  # fmt: skip
         return float(value[0]), int(bid[0])
 
@@ -79,7 +80,7 @@ def test_value_is_the_margin_less_expected_loss_plus_stage_payouts() -> None:
     p = np.array([0.01, 0.2, 0.5, 0.8, 0.05], np.float32)
     funded = 0.01 * 0.2 * 0.5 * 0.8
     expected = funded * (400.0 - 0.05 * 0.6 * 5000.0) + 0.01 * 0.1 + 0.01 * 0.2 * 2.0
-    assert value_of(p, v) == pytest.approx(expected, rel=1e-6)
+    assert value_of(p, np.ones(5, np.float32), v) == pytest.approx(expected, rel=1e-6)
 
 
 def test_second_price_bids_the_whole_value_and_first_price_less() -> None:
