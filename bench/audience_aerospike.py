@@ -112,7 +112,7 @@ def measure(store: ProfileStore, names: npt.NDArray[np.uint8], per_request: int,
             t0, c0 = time.perf_counter(), time.process_time()
             store.read(keys, wanted, out, found)
             if isinstance(store, AerospikeStore):
-                store.states(BATCH, everybody, states)
+                store.states(BATCH, everybody, 1, states)
             took.append(time.perf_counter() - t0)
             cpu += time.process_time() - c0
     store.close()

@@ -109,11 +109,11 @@ class AerospikeStore:
         self.stats.found += good
         self.stats.corrupt += bad
 
-    def states(self, n: int, allowed: I64, out: States) -> None:
-        """The states read along with the last batch, for people i < n with ``allowed[i]``; the others aren't known."""
+    def states(self, n: int, bits: I64, mask: int, out: States) -> None:
+        """The states read along with the last batch, for people i < n with ``bits[i] & mask``; others aren't known."""
         out.known[:n] = 0
         for i in range(min(n, len(self._states))):
-            if allowed[i] and self._asked[i]:
+            if bits[i] & mask and self._asked[i]:
                 out.put(i, self._states[i])
                 out.subjects[i] = np.frombuffer(self._subjects[i], np.uint8)
 

@@ -35,6 +35,7 @@ from dsp.audience.profile import (
     CONSENT_FINANCIAL,
     CONSENT_PROFILING,
     P_CONSENT,
+    P_CONSENT_UNTIL,
     P_INCOME_BAND,
     P_INTENT,
     P_LIFECYCLE,
@@ -288,10 +289,11 @@ def consent_gate(
 
 
 @nb.njit(cache=True, nogil=True)
-def mask_profiles(n: int, bits: I64, profiles: U8, found: I64) -> None:
+def mask_profiles(n: int, bits: I64, profiles: U8, found: I64, today_d: int = 0) -> None:
     """After the read: take out of ``profiles`` uint8[n, PROFILE_BYTES] what the decisions ``bits`` int64[n] forbid.
 
     No JOIN, or RECORD without the profile's own profiling consent: the person is unknown (found = 0, row zeroed).
+    A record of consent that ended before ``today_d`` (days since 1970-01-01) counts as none.
     RECORD without its financial consent: income, ownership, life cycle, intent, segments and risk read as unknown.
     No RISK: the risk factors read as unknown.
     """
@@ -299,6 +301,9 @@ def mask_profiles(n: int, bits: I64, profiles: U8, found: I64) -> None:
         if found[i] == 0:
             continue
         consent = profiles[i, P_CONSENT]
+        until_d = np.int64(profiles[i, P_CONSENT_UNTIL]) + 256 * np.int64(profiles[i, P_CONSENT_UNTIL + 1])
+        if until_d != 0 and until_d < today_d:
+            consent = np.uint8(0)  # what was given once has ended
         on_record = bits[i] & RECORD == 0 or consent & CONSENT_PROFILING != 0
         if bits[i] & JOIN == 0 or not on_record:
             found[i] = 0

@@ -4,6 +4,9 @@ Closed: reads go through. ``trip_after`` failures or slow reads in a row open it
 cost. After ``retry_s`` one read is let through (half-open): fast and right closes the circuit, anything else keeps it
 open for another ``retry_s``. Time is an argument, so a test or a simulation decides how late it is.
 
+A read that would outlast the bid's deadline isn't begun at all: where the caller sets ``budget_ms``, less than twice
+what reads usually take means contextual, and is counted.
+
 A mapped file can't be interrupted while it reads: the first ``trip_after`` slow reads are paid for, those after aren't.
 """
 
@@ -17,6 +20,9 @@ from dsp.audience.store import I64, MAX_KEYS, U8, ProfileStore, StoreStats
 CLOSED = 0
 OPEN = 1
 HALF_OPEN = 2
+NO_LIMIT_MS = 1e9
+ENOUGH = 2.0  # a read is begun where twice its usual time is left
+SMOOTH = 0.1
 
 
 class Guard:
@@ -37,6 +43,9 @@ class Guard:
         self.state = CLOSED
         self.slow_reads = 0
         self.trips = 0
+        self.hurried = 0  # batches not read because too little time was left
+        self.budget_ms = NO_LIMIT_MS  # of the next read; set it before, where there is a deadline
+        self.usual_ms = 0.0  # how long good reads take, smoothed
         self._trip_after = trip_after
         self._slow_ns = int(slow_ms * 1e6)
         self._retry_ns = int(retry_s * 1e9)
@@ -53,6 +62,12 @@ class Guard:
                 _unknown(out, found)
                 return
             self.state = HALF_OPEN
+        if self.budget_ms < self.usual_ms * ENOUGH:
+            self.stats.skipped += 1
+            self.hurried += 1
+            self.usual_ms *= 1 - SMOOTH / 4  # so that one slow spell isn't held against it for ever
+            _unknown(out, found)
+            return
         try:
             self.store.read(keys, wanted, out, found, keys_per_person)
         except Exception:  # whatever a client library raises, the bid goes on
@@ -60,7 +75,10 @@ class Guard:
             _unknown(out, found)
             self._failed()
             return
-        if self._clock_ns() - started_ns > self._slow_ns:
+        took_ns = self._clock_ns() - started_ns
+        if self.budget_ms < NO_LIMIT_MS:
+            self.usual_ms += SMOOTH * (took_ns / 1e6 - self.usual_ms)
+        if took_ns > self._slow_ns:
             self.slow_reads += 1
             self._failed()
         else:

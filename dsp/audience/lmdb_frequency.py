@@ -7,6 +7,7 @@ system: after a power cut the last seconds of counts may be missing, never a wro
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,14 +17,16 @@ import lmdb
 import numpy as np
 
 from dsp.audience.frequency import KEEP_S, Shown, States, add_event, set_lifecycle
+from dsp.audience.lmdb_lookup import SMALL, page_size
 from dsp.audience.lmdb_pages import WIPED, Wiped, wipe
-from dsp.audience.profile import P_PERSON
+from dsp.audience.state_lookup import read_states
 from dsp.audience.store import I64, KEY_BYTES, MAX_KEYS, U8, StoreError
 
 FILE_NAME = "frequency.lmdb"
 MAP_BYTES = 1 << 36
 MAX_READERS = 1024
 RETRY_OPEN_NS = 1_000_000_000
+_TRIES = 4  # a writer that commits twice meanwhile makes one begin again
 
 _WRITERS: dict[str, lmdb.Environment] = {}  # of this process: LMDB opens a file once per process, a simulation is one
 
@@ -48,43 +51,69 @@ class LmdbFrequency:
         self._env: lmdb.Environment | None = None
         self._shared = False
         self._open_at_ns = 0
+        self._map: U8 | None = None
+        self._page_bytes = self._mapped_bytes = 0
         self._open()
 
     def read(
-        self, n: int, allowed: I64, keys: U8, wanted: I64, profiles: U8, found: I64, out: States, per: int = MAX_KEYS
+        self,
+        n: int,
+        bits: I64,
+        mask: int,
+        keys: U8,
+        wanted: I64,
+        profiles: U8,
+        found: I64,
+        out: States,
+        per: int = MAX_KEYS,
     ) -> None:
-        """Fill ``out`` for the people i < n with ``allowed[i]`` != 0; of the others nothing is read.
+        """Fill ``out`` for the people i < n with ``bits[i] & mask``; of the others nothing is read.
 
         ``keys``, ``wanted``, ``profiles``, ``found``: as `ProfileStore.read` left them. Never raises: what can't be
         read isn't known.
         """
-        out.known[:n] = 0
-        rows = np.flatnonzero(allowed[:n])
-        if not len(rows):
-            return
-        subjects_of(rows, keys, wanted, profiles, found, out, per)
         if self._env is None and not self._open():
-            for i in rows[out.known[rows] != 0].tolist():
-                out.put(i, None)
+            read_states(0, 0, 0, 0, n, bits, mask, keys, wanted, per, profiles, found, out.rows, out.known,
+                        out.subjects)  # fmt: skip
             return
         assert self._env is not None
         try:
-            txn = self._env.begin()
-            try:
-                get, raw = txn.get, out.subjects
-                for i in rows[out.known[rows] != 0].tolist():
-                    out.put(i, get(raw[i].tobytes()))
-            finally:
-                txn.abort()
-        except lmdb.Error:
-            self.errors += 1
-            out.known[:n] = 0
+            for _ in range(_TRIES):
+                if self._map is None:
+                    self._map_file()
+                assert self._map is not None
+                txn = self._env.begin()
+                try:
+                    came = read_states(
+                        self._map.ctypes.data, self._page_bytes, self._mapped_bytes, txn.id(), n, bits, mask, keys,
+                        wanted, per, profiles, found, out.rows, out.known, out.subjects,
+                    )  # fmt: skip
+                finally:
+                    txn.abort()
+                if came == 0:
+                    return
+                if came == SMALL:
+                    self._map = None
+        except (lmdb.Error, OSError):
+            pass
+        self.errors += 1
+        out.known[:n] = 0
 
     def close(self) -> None:
         """Close; idempotent."""
         if self._env is not None and not self._shared:
             self._env.close()
         self._env = None
+        self._map = None
+
+    def _map_file(self) -> None:
+        """Map the file as it is now. Raises OSError where it is not of the format that the kernel knows."""
+        with (self.path / "data.mdb").open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        self._page_bytes = page_size(mapped[:64])
+        if not self._page_bytes:
+            raise OSError(f"{self.path}: not a file of states")
+        self._map, self._mapped_bytes = np.frombuffer(mapped, np.uint8), len(mapped)
 
     def _open(self) -> bool:
         now_ns = self._clock_ns()
@@ -104,29 +133,8 @@ class LmdbFrequency:
             )  # fmt: skip
         except lmdb.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
+        self._shared = False
         return True
-
-
-def subjects_of(
-    rows: np.ndarray[tuple[int], np.dtype[np.intp]],
-    keys: U8,
-    wanted: I64,
-    profiles: U8,
-    found: I64,
-    out: States,
-    per: int,
-) -> None:
-    """The subjects of people ``rows``: the person number, else the first wanted key; ``known`` is 0 without either."""
-    for i in rows.tolist():
-        if found[i]:
-            out.subjects[i, :8] = profiles[i, P_PERSON : P_PERSON + 8]
-            out.subjects[i, 8:] = 0
-            out.known[i] = 1
-            continue
-        there = wanted[i * per : (i + 1) * per].nonzero()[0]
-        if len(there):
-            out.subjects[i] = keys[i * per + int(there[0])]
-            out.known[i] = 1
 
 
 class LmdbFrequencyWriter:

@@ -29,10 +29,10 @@ SUB_DATABASE = 2  # node flag
 BIG_VALUE = 1  # node flag: the value lies on overflow pages
 MAX_DEPTH = 32
 # meta page, from its start: header, magic 4, version 4, address 8, size 8, two databases of 48, last page 8, number 8
-_META_DB = HEADER + 24 + 48
-_META_LAST, _META_TXN = HEADER + 24 + 96, HEADER + 24 + 104
+META_DB = HEADER + 24 + 48
+META_LAST, META_TXN = HEADER + 24 + 96, HEADER + 24 + 104
 _PAGE_BYTES = HEADER + 24  # the free database's pad holds the page size
-_DB_ROOT, _DB_BYTES = 40, 48
+DB_ROOT, _DB_BYTES = 40, 48
 
 # --- what a batch needs to know of a snapshot: int64[STATE_WIDTH] ----------------------------------------------------
 (Z_TXN, Z_IDS, Z_PEOPLE, Z_PAGES) = range(4)  # transaction number, root pages of both tables, pages in use
@@ -82,7 +82,7 @@ def _equal(base: int, node: int, wide: bool, high: np.uint64, low: np.uint64) ->
 
 
 @inlined
-def _find(base: int, page_bytes: int, pages: int, root: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
+def find_node(base: int, page_bytes: int, pages: int, root: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
     """The node with this key: its offset from ``base``, NOT_FOUND or BROKEN. ``wide``: 16-byte keys, else uint32."""
     number = root
     for _ in range(MAX_DEPTH):
@@ -130,7 +130,7 @@ def _named(base: int, page: int, name: U8) -> int:
             same = same and peek(base, node + 8 + j) == name[j]
         record = _value(base, node, name.shape[0], _DB_BYTES)
         if same and record != BROKEN:
-            return signed(peek64(base, record + _DB_ROOT))
+            return signed(peek64(base, record + DB_ROOT))
     return STRANGE
 
 
@@ -139,14 +139,14 @@ def _attach(base: int, page_bytes: int, mapped_bytes: int, txn: int, ids: U8, pe
     """Fill ``state`` for transaction ``txn``; 0, STALE, SMALL or STRANGE."""
     meta = -1
     for k in range(2):
-        if signed(peek64(base, k * page_bytes + _META_TXN)) == txn:
+        if signed(peek64(base, k * page_bytes + META_TXN)) == txn:
             meta = k * page_bytes
     if meta < 0:
         return STALE
-    pages = signed(peek64(base, meta + _META_LAST)) + 1
+    pages = signed(peek64(base, meta + META_LAST)) + 1
     if pages * page_bytes > mapped_bytes:
         return SMALL
-    root = signed(peek64(base, meta + _META_DB + _DB_ROOT))
+    root = signed(peek64(base, meta + META_DB + DB_ROOT))
     if root < 0 or root >= pages:
         return STRANGE
     state[Z_IDS] = _named(base, root * page_bytes, ids)
@@ -197,13 +197,13 @@ def look_up(
             if found:
                 continue
             at = k * KEY_BYTES
-            node = _find(base, page_bytes, pages, state[Z_IDS], True, peek64_big(key, at), peek64_big(key, at + 8))
+            node = find_node(base, page_bytes, pages, state[Z_IDS], True, peek64_big(key, at), peek64_big(key, at + 8))
             if node == NOT_FOUND:
                 continue
             slot = _value(base, node, KEY_BYTES, 4) if node != BROKEN else BROKEN
             record = BROKEN
             if slot != BROKEN:
-                node = _find(base, page_bytes, pages, state[Z_PEOPLE], False, zero, np.uint64(peek32(base, slot)))
+                node = find_node(base, page_bytes, pages, state[Z_PEOPLE], False, zero, np.uint64(peek32(base, slot)))
                 if node > 0:
                     record = _value(base, node, 4, PROFILE_BYTES)
             if record == BROKEN:

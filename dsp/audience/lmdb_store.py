@@ -23,6 +23,7 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
+from dsp.audience.cipher import CipherError, RecordCipher
 from dsp.audience.lmdb_lookup import SMALL, STATE_WIDTH, STRANGE, look_up, page_size
 from dsp.audience.profile import PROFILE_BYTES
 from dsp.audience.store import (
@@ -60,17 +61,26 @@ def open_profiles(config: Config) -> ProfileStore:
     """The configured profile store, for one reading process."""
     if not config.bidder.profile_reads:
         return EmptyStore()
-    return LmdbProfileStore(profiles_path(config.root))
+    try:
+        return LmdbProfileStore(profiles_path(config.root), cipher=RecordCipher.from_environment())
+    except CipherError as error:
+        raise StoreError(str(error)) from error
 
 
 class LmdbProfileStore:
     """Read-only `ProfileStore` over the LMDB environment in directory ``path``, which need not exist yet."""
 
-    def __init__(self, path: Path, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
-        """Open ``path``, now or when it appears. Raises `StoreError` where it exists and can't be used."""
+    def __init__(
+        self, path: Path, *, clock_ns: Callable[[], int] = time.monotonic_ns, cipher: RecordCipher | None = None
+    ) -> None:
+        """Open ``path``, now or when it appears; ``cipher`` where records are encrypted.
+
+        Raises `StoreError` where it exists and can't be used.
+        """
         self.stats = StoreStats()
         self.path = path
         self._clock_ns = clock_ns
+        self._cipher = cipher
         self._env: lmdb.Environment | None = None
         self._open_at_ns = 0
         self._map: U8 | None = None
@@ -91,6 +101,8 @@ class LmdbProfileStore:
                 self._read_by_library(keys[:m].tobytes(), wanted[:m].nonzero()[0].tolist(), n, keys_per_person, out)
         except lmdb.Error as error:
             raise StoreError(f"{self.path}: {error}") from error
+        if self._cipher is not None:
+            self._cipher.open(out[:n])
         good, bad = settle_rows(out, found)
         stats.found += good
         stats.corrupt += bad

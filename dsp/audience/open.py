@@ -13,13 +13,13 @@ from typing import Protocol
 
 from dsp.audience.aerospike_store import AerospikeStore
 from dsp.audience.cipher import CipherError, RecordCipher
-from dsp.audience.frequency import States, apply_lifecycle
+from dsp.audience.consent import FREQUENCY
+from dsp.audience.frequency import States
 from dsp.audience.guard import Guard
 from dsp.audience.hot import HotProfiles
 from dsp.audience.inflight import FILE_NAME, InFlight
 from dsp.audience.lmdb_frequency import LmdbFrequency, frequency_path
 from dsp.audience.lmdb_store import open_profiles
-from dsp.audience.profile import P_LIFECYCLE
 from dsp.audience.store import I64, U8, EmptyStore, ProfileStore, StoreError
 from dsp.base.config import Config
 
@@ -29,8 +29,8 @@ MOST_SLOW_MS = 20.0  # a read that takes longer counts as a failure
 class FrequencySource(Protocol):
     """Where the states of a batch come from."""
 
-    def read(self, n: int, allowed: I64, keys: U8, wanted: I64, profiles: U8, found: I64, out: States) -> None:
-        """Fill ``out`` for the people i < n with ``allowed[i]``, after their profiles were read. Never raises."""
+    def read(self, n: int, bits: I64, mask: int, keys: U8, wanted: I64, profiles: U8, found: I64, out: States) -> None:
+        """Fill ``out`` for the people i < n with ``bits[i] & mask``, after their profiles were read. Never raises."""
         ...
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ class _Along:
         self._store, self._guard = store, guard
         self._reads = 0
 
-    def read(self, n: int, allowed: I64, keys: U8, wanted: I64, profiles: U8, found: I64, out: States) -> None:
+    def read(self, n: int, bits: I64, mask: int, keys: U8, wanted: I64, profiles: U8, found: I64, out: States) -> None:
         """As `FrequencySource.read`; a batch that the store did not answer has none."""
         stats = self._guard.stats
         failed = stats.errors + stats.skipped
@@ -53,7 +53,7 @@ class _Along:
             self._reads = failed
             out.known[:n] = 0
         else:
-            self._store.states(n, allowed, out)
+            self._store.states(n, bits, mask, out)
 
     def close(self) -> None:
         """Nothing of its own."""
@@ -64,29 +64,25 @@ class Audience:
     """See the module. One per thread."""
 
     store: ProfileStore
-    frequency: FrequencySource | None
+    frequency: FrequencySource
     inflight: InFlight
     hosts: int  # that bid
+    guard: Guard | None = None  # where it matters how long a read may take
     remote: AerospikeStore | None = None
 
     def budget(self, left_ms: float) -> None:
-        """The next read may take this long, where the store can be told."""
-        if self.remote is not None:
-            self.remote.budget_ms = left_ms
+        """The next read may take this long."""
+        if self.remote is not None and self.guard is not None:
+            self.remote.budget_ms = self.guard.budget_ms = left_ms
 
-    def states(self, n: int, allowed: I64, keys: U8, wanted: I64, profiles: U8, found: I64, out: States) -> None:
-        """Fill the states of a batch whose profiles were read, and raise life cycles to what conversions said."""
-        if self.frequency is None:
-            out.known[:n] = 0
-            return
-        self.frequency.read(n, allowed, keys, wanted, profiles, found, out)
-        apply_lifecycle(n, out.rows, out.known, profiles, found, P_LIFECYCLE)
+    def states(self, n: int, bits: I64, keys: U8, wanted: I64, profiles: U8, found: I64, out: States) -> None:
+        """Fill the states of a batch whose profiles were read, for those who may be counted; never raises."""
+        self.frequency.read(n, bits, FREQUENCY, keys, wanted, profiles, found, out)
 
     def close(self) -> None:
         """Close everything; idempotent."""
         self.store.close()
-        if self.frequency is not None:
-            self.frequency.close()
+        self.frequency.close()
         self.inflight.close()
 
 
@@ -111,4 +107,4 @@ def open_audience(config: Config, store: ProfileStore | None = None) -> Audience
     top: ProfileStore = guard
     if settings.cache_people:
         top = HotProfiles(guard, config.root, settings.cache_people, settings.cache_s)
-    return Audience(top, _Along(remote, guard), inflight, settings.bidder_hosts, remote)
+    return Audience(top, _Along(remote, guard), inflight, settings.bidder_hosts, guard, remote)

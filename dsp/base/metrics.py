@@ -52,6 +52,7 @@ BAD_REASONS = (
     *("gzip", "body_too_large", "body_cut", "body_late", "content_type", "content_encoding", "unknown_exchange"),
 )
 SHED_REASONS = ("queue", "qps", "draining", "deadline")
+FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other")
 PROFILES = ("found", "missing", "denied")
 MODEL_ROLES = ("current", "challenger")
@@ -114,6 +115,12 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("dsp_consent_total", "counter", "Requests by what consent and law allow.", (("decision", CONSENT),)),
     Definition("dsp_profiles_total", "counter", "Profile joins.", (("result", PROFILES),)),
     Definition("dsp_store_errors_total", "counter", "Failed reads of the audience store.", (("kind", STORE_ERRORS),)),
+    Definition(
+        "dsp_frequency_total",
+        "counter",
+        "Candidates and bids that frequency or suppression took out.",
+        (("reason", FREQUENCY_DROPS),),
+    ),
     Definition("dsp_decisions_dropped_total", "counter", "Decision rows the log had no room for."),
     Definition("dsp_engine_errors_total", "counter", "Batches that failed inside the engine; answered as no-bids."),
     Definition("dsp_worker_restarts_total", "counter", "Workers that died and were started again."),

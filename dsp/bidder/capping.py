@@ -1,7 +1,9 @@
-"""Stage 5, frequency: who has seen enough. Two kernels per batch, and none where nothing is capped.
+"""Stage 5, frequency and suppression: who has seen enough, or is past it. Two kernels per batch.
 
-`drop_capped` takes candidates out before they are scored: a cap of theirs is reached, or the person's state isn't known
-(no consent to count, no identifier, a store without an answer) and the line item doesn't say ``allow_uncapped``.
+`drop_capped` takes candidates out before they are scored: the person is on a suppression list, or at a life-cycle stage
+(by the profile, or by a conversion since) that the line item doesn't advertise to; a cap is reached; or the person's
+state isn't known (no consent to count, no identifier, a store without an answer) and the line item has caps and doesn't
+say ``allow_uncapped``.
 `reserve_caps` books what was selected as bids in flight (`dsp.audience.inflight`); of two bids that together would
 exceed a cap, in one response, in two workers, only one goes out. Both are exact on one host.
 """
@@ -11,13 +13,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dsp.audience.consent import FREQUENCY
-from dsp.audience.frequency import room
+from dsp.audience.frequency import S_LIFECYCLE, room
 from dsp.audience.inflight import FULL, RESERVED, reserve
+from dsp.audience.profile import P_LIFECYCLE, P_SUPPRESS
 from dsp.base.kernel import kernel
+from dsp.base.metrics import FREQUENCY_DROPS
+from dsp.bidder.gate import Q_FOUND
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
 from dsp.bidder.rank import C_CR, C_IMP, C_LI, C_WIDTH
-from dsp.catalog.layout import EX_EXP_S, LI_FLAGS, LIF_ALLOW_UNCAPPED
+from dsp.catalog.layout import EX_EXP_S, LI_FLAGS, LI_PRODUCT, LI_SUPPRESS, LIF_ALLOW_UNCAPPED
 from dsp.openrtb.columns import I_REQ, R_EXCHANGE, R_TEST
 
 I32 = npt.NDArray[np.int32]
@@ -25,27 +29,23 @@ I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
 U64 = npt.NDArray[np.uint64]
 
-# Counters of `out` int64[COUNTERS]: candidates dropped because a cap is reached, because nobody knows; bids withdrawn
-# because another is in flight, because the table was full there.
-(DROPPED_CAPPED, DROPPED_UNKNOWN, WITHDRAWN, TABLE_FULL) = range(4)
-COUNTERS = 4
-
-
-@kernel
-def frequency_allowed(n: int, bits: I64, out: I64) -> None:
-    """``out`` int64[n]: whose impressions may be counted, by the consent decisions."""
-    for i in range(n):
-        out[i] = 1 if bits[i] & FREQUENCY else 0
+# Counters of `out` int64[COUNTERS]: candidates dropped because a cap is reached, because nobody knows, because the
+# person is suppressed; bids withdrawn because another is in flight, because the table was full there.
+# Their names are `FREQUENCY_DROPS`.
+(DROPPED_CAPPED, DROPPED_UNKNOWN, SUPPRESSED, WITHDRAWN, TABLE_FULL) = range(5)
+COUNTERS = len(FREQUENCY_DROPS)
 
 
 @kernel
 def drop_capped(
     n: int,
     cand: I64,
-    cand_imp: I64,
-    cand_li: I64,
+    cand_imp: I32,
+    cand_li: I32,
     imp: I64,
+    q: I64,
     li_i: I64,
+    profiles: U8,
     caps: I64,
     cr_caps: I32,
     states: U8,
@@ -59,12 +59,25 @@ def drop_capped(
     """
     kept = 0
     for c in range(n):
+        r = imp[cand[c, C_IMP], I_REQ]
+        li = cand[c, C_LI]
+        product = li_i[li, LI_PRODUCT]
+        stage = 0
+        if q[r, Q_FOUND] != 0:
+            if profiles[r, P_SUPPRESS] != 0:
+                out[SUPPRESSED] += 1
+                continue
+            stage = int(profiles[r, P_LIFECYCLE + product])
+        if known[r] != 0:
+            stage = max(stage, int(states[r, S_LIFECYCLE + product]))
+        if (li_i[li, LI_SUPPRESS] >> stage) & 1:
+            out[SUPPRESSED] += 1
+            continue
         creative = cand[c, C_CR]
         first, last = cr_caps[creative, 0], cr_caps[creative, 1]
         if last > first:
-            r = imp[cand[c, C_IMP], I_REQ]
             if known[r] == 0:
-                if li_i[cand[c, C_LI], LI_FLAGS] & LIF_ALLOW_UNCAPPED == 0:
+                if li_i[li, LI_FLAGS] & LIF_ALLOW_UNCAPPED == 0:
                     out[DROPPED_UNKNOWN] += 1
                     continue
             elif room(states[r], 1, caps, first, last, now_s) == 0:

@@ -19,12 +19,13 @@ import numpy.typing as npt
 from dsp.audience.consent import JOIN, ConsentGate, mask_profiles
 from dsp.audience.guard import Guard
 from dsp.audience.identity import IDENTITY_COLUMNS, column_numbers, identity_keys, load_pepper
-from dsp.audience.lmdb_store import open_profiles
+from dsp.audience.open import Audience, open_audience
 from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.base.token import Signer, load_signer
 from dsp.bidder.answer import TOO_LARGE, Answer, Numbers
+from dsp.bidder.capping import drop_capped, reserve_caps
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
 from dsp.bidder.encode import Encoder
@@ -35,6 +36,7 @@ from dsp.bidder.gate import (
     TIER1_VALUES,
     forget_refused,
     gate,
+    least_left_us,
 )
 from dsp.bidder.logged import log_bids
 from dsp.bidder.plan import Plan
@@ -81,7 +83,7 @@ class Engine:
         config: Config,
         *,
         snapshot: Snapshot,
-        store: ProfileStore,
+        audience: Audience,
         scorer: Scorer,
         slices: Slices,
         signer: Signer,
@@ -90,7 +92,8 @@ class Engine:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.config = config
-        self.store = store
+        self.audience = audience
+        self.store = audience.store
         self.models = Rollout(scorer)
         self._correction = Correction()
         self._scored = self.models.current  # by which the last batch was
@@ -147,7 +150,7 @@ class Engine:
         engine = cls(
             config,
             snapshot=snapshot,
-            store=store if store is not None else Guard(open_profiles(config)),
+            audience=open_audience(config, store),
             scorer=scorer,
             slices=slices if slices is not None else Slices(config, worker=worker),
             signer=signer if signer is not None else load_signer(config.path("secrets", "signing.json")),
@@ -171,6 +174,7 @@ class Engine:
         self._m_consent = m.counter("dsp_consent_total")
         self._m_profiles = m.counter("dsp_profiles_total")
         self._m_store_errors = m.counter("dsp_store_errors_total")
+        self._m_frequency = m.counter("dsp_frequency_total")
         self._m_imps_dropped = m.counter("dsp_imps_dropped_total").reshape(1)
         self._m_stages = m.histogram("dsp_stage_seconds")
         self._m_store = m.histogram("dsp_store_seconds")
@@ -309,7 +313,7 @@ class Engine:
         forget_refused(n, q, work.bits)
         t2 = clock_ns()
 
-        self._join(n)
+        self._join(n, now_s)
         t3 = clock_ns()
 
         half_hour = (now_s // HALF_HOUR_S + 144) % HALF_HOURS  # 1970-01-01 was a Thursday: 3 days of 48
@@ -326,6 +330,10 @@ class Engine:
             plan.shapes, plan.ad, plan.cr_i, plan.adv_domains, plan.seat_hash, plan.cur_hash, plan.usd, plan.weight,
             slices.available, self._k, work.random, work.imp_rows, work.known_deals, work.either, work.top_li,
             work.top_score, work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
+        )  # fmt: skip
+        n_cand = drop_capped(
+            n_cand, work.cand, work.cand_imp, work.cand_li, batch.imp, q, plan.li_i, work.profiles, plan.caps,
+            plan.cr_caps, work.states.rows, work.states.known, now_s, work.capped,
         )  # fmt: skip
         t4 = clock_ns()
 
@@ -349,6 +357,12 @@ class Engine:
             n_cand, n, work.cand, batch.imp, batch.req, q, plan.li_i, plan.cur_usd, work.bid_cpm, work.surplus,
             slices.available, slices.reserved, work.bids, work.first_bid,
         )  # fmt: skip
+        if n_bids and plan.capped:
+            n_bids = reserve_caps(
+                n_bids, n, work.bids, work.first_bid, work.cand, batch.imp, batch.req, plan.ex_i, plan.caps,
+                plan.cr_caps, work.states.rows, work.states.known, work.states.subjects, self.audience.inflight.table,
+                self.audience.hosts, now_s, slices.available, slices.reserved, work.capped,
+            )  # fmt: skip
         t7 = clock_ns()
 
         if n_bids and not slices.live(time.monotonic_ns()):
@@ -363,17 +377,20 @@ class Engine:
         self._m_stages.observe_marks((t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns()))
         return answers
 
-    def _join(self, n: int) -> None:
-        """Stage 3: one batched profile read, only for those whose consent allows it."""
-        work, batch, q = self.work, self.batch, self.work.q
+    def _join(self, n: int, now_s: int) -> None:
+        """Stage 3: one batched read of profiles and frequency states, only of those whose consent allows it."""
+        work, batch, plan, q = self.work, self.batch, self.plan, self.work.q
         identity_keys(
-            batch.req, batch.text, batch.pool, n, self._columns, self.plan.exchange_ids, self._pepper, work.bits, JOIN,
+            batch.req, batch.text, batch.pool, n, self._columns, plan.exchange_ids, self._pepper, work.bits, JOIN,
             work.keys, work.wanted,
         )  # fmt: skip
         t0 = time.perf_counter_ns()
+        if self.audience.remote is not None:
+            self.audience.budget(least_left_us(n, q) / 2000)  # half of what the most pressed request has left
         self.store.read(work.keys, work.wanted, work.profiles, work.found[:n])
         self._m_store.observe_ns(0, time.perf_counter_ns() - t0)
-        mask_profiles(n, work.bits, work.profiles, work.found)
+        mask_profiles(n, work.bits, work.profiles, work.found, now_s // 86_400)
+        self.audience.states(n, work.bits, work.keys, work.wanted, work.profiles, work.found, work.states)
         q[:n, Q_FOUND] = work.found[:n]
         q[:n, Q_BITS] = work.bits[:n]
 
@@ -384,9 +401,9 @@ class Engine:
         self._next_bid = (self._next_bid + n_bids) & 0xFFFFFFFFFF
         self._first = first
         write_tokens(
-            n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, work.profiles, plan.li_i, plan.cr_i, plan.ex_i,
-            plan.cur_code, plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid, slices.bucket, slices.lease,
-            slices.epoch, first, now_s, work.records,
+            n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, work.states.subjects, work.states.known,
+            plan.li_i, plan.cr_i, plan.ex_i, plan.cur_code, plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid,
+            slices.bucket, slices.lease, slices.epoch, first, now_s, work.records,
         )  # fmt: skip
         return self.encoder.answers(
             batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, nbr_bodies
@@ -469,7 +486,9 @@ class Engine:
         show_watched(self._correction.watched if mine else (), self.plan.exchange_ids.tolist(), self.metrics)
 
     def _count_store(self) -> None:
-        """Add what the store has counted since the last poll."""
+        """Add what the store and the frequency stage have counted since the last poll."""
+        self._m_frequency += self.work.capped
+        self.work.capped[:] = 0
         stats = self.store.stats
         slow = self.store.slow_reads if isinstance(self.store, Guard) else 0
         seen = (slow, stats.skipped, stats.corrupt, stats.errors)  # timeout, unavailable, corrupt, other
@@ -509,4 +528,4 @@ class Engine:
         self.slices.close()
         if self.decisions is not None:
             self.decisions.close()
-        self.store.close()
+        self.audience.close()

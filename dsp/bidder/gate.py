@@ -188,6 +188,16 @@ def forget_refused(n: int, q: npt.NDArray[np.int64], bits: npt.NDArray[np.int64]
 
 
 @kernel
+def least_left_us(n: int, q: npt.NDArray[np.int64]) -> int:
+    """What the most pressed of ``n`` requests that are still in the running has left, in microseconds."""
+    least = 1 << 40
+    for r in range(n):
+        if q[r, Q_NBR] == GO:
+            least = min(least, q[r, Q_LEFT_US])
+    return least
+
+
+@kernel
 def gate(
     n: int,
     req: npt.NDArray[np.int64],

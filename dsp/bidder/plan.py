@@ -80,6 +80,9 @@ class Plan:
         self.lines: F32 = frozen(line_features(self.li_i, self.li_v))
         self.cr_i: I64 = frozen(snapshot.cr_i)
         self.ex_i: I64 = frozen(snapshot.ex_i)
+        self.caps: I64 = frozen(snapshot.caps)
+        self.cr_caps: I32 = frozen(snapshot.cr_caps)
+        self.capped = len(snapshot.caps) > 0
         shapes, ads = pack_ads(snapshot.cr_i)
         self.open_auction: U64 = frozen(
             _bits((snapshot.li_i[:, LI_FLAGS] & LIF_DEAL_ONLY) == 0, snapshot.rows.shape[1])

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.consent import FREQUENCY, JOIN
-from dsp.audience.profile import P_PERSON
 from dsp.base.kernel import inlined, kernel
 from dsp.base.token import TOKEN, TOKEN_BYTES, TOKEN_CONSENT, TOKEN_PERSONALISED, TOKEN_TEST
 from dsp.bidder.gate import Q_BITS, Q_CURRENCY, Q_FOUND
@@ -49,7 +48,8 @@ def write_tokens(
     imp: I64,
     req: I64,
     q: I64,
-    profiles: U8,
+    subjects: U8,
+    known: I64,
     li_i: I64,
     cr_i: I64,
     ex_i: I64,
@@ -65,8 +65,8 @@ def write_tokens(
     now_s: int,
     out: U8,
 ) -> None:
-    """Pack the records of ``n`` bids; bid b gets id ``first_bid_id + b``; the person field holds the person
-    number in the clear, for the encoder to encrypt, where frequency may be counted, and zeros elsewhere.
+    """Pack the records of ``n`` bids; bid b gets id ``first_bid_id + b``; the person field holds the subject
+    of frequency in the clear, for the encoder to encrypt, where it may be counted, and zeros elsewhere.
 
     ``cur_code`` uint8[M, 3]; ``fx_bits`` int64[M, M]: bits of the float64 rate account currency per bid currency.
     """
@@ -81,10 +81,10 @@ def write_tokens(
         flags = 0
         if req[r, R_TEST] == 1:
             flags |= TOKEN_TEST
-        if (q[r, Q_BITS] & FREQUENCY) != 0 and q[r, Q_FOUND] != 0:
+        if (q[r, Q_BITS] & FREQUENCY) != 0 and known[r] != 0:
             flags |= TOKEN_CONSENT
-            for k in range(8):
-                row[T_PERSON + k] = profiles[r, P_PERSON + k]
+            for k in range(16):
+                row[T_PERSON + k] = subjects[r, k]
         if (q[r, Q_BITS] & JOIN) != 0 and q[r, Q_FOUND] != 0:
             flags |= TOKEN_PERSONALISED
         row[T_FLAGS] = np.uint8(flags)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from dsp.audience.frequency import States
 from dsp.audience.profile import PROFILE_BYTES
 from dsp.audience.store import KEY_BYTES, MAX_KEYS
 from dsp.base.token import TOKEN_BYTES
+from dsp.bidder.capping import COUNTERS
 from dsp.bidder.gate import Q_WIDTH
 from dsp.bidder.price import B_WIDTH
 from dsp.bidder.rank import C_WIDTH, N_PRODUCTS
@@ -31,6 +33,8 @@ class Workspace:
         self.wanted = np.zeros(MAX_BATCH * MAX_KEYS, np.int64)
         self.profiles = np.zeros((MAX_BATCH, PROFILE_BYTES), np.uint8)
         self.found = np.zeros(MAX_BATCH, np.int64)
+        self.states = States(MAX_BATCH)
+        self.capped = np.zeros(COUNTERS, np.int64)  # by capping.REASONS, since the last poll
         self.matched = np.zeros((MAX_BATCH, words), np.uint64)
         self.either = np.zeros(words, np.uint64)
         self.some = np.zeros(MAX_BATCH, np.int64)

@@ -120,6 +120,7 @@ class Writer:
             "view_window_s": int(item.attribution.view_hours * 3_600),
             "deals": _json(item.deals),
             "frequency": _json(item.frequency),
+            "suppress": _json(item.suppress),
             "deal_only": bool(item.deals) if item.deal_only is None else item.deal_only,
             "credit": item.special_category == "credit" or offer.product in CREDIT_PRODUCTS,
         }

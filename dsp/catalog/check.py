@@ -17,7 +17,7 @@ from dsp.base.caps import MAX_CAP
 from dsp.base.money import parse_micros
 from dsp.catalog import types
 from dsp.catalog.check_creative import check_creative
-from dsp.catalog.layout import PRODUCTS
+from dsp.catalog.layout import PRODUCTS, STAGES
 from dsp.catalog.names import (
     AGE_BANDS,
     BROWSERS,
@@ -320,6 +320,7 @@ class _Checker:
             self.amount((*at, "spend_per_minute"), item.spend_per_minute, zero=False)
         self.share((*at, "tolerance"), item.tolerance, 0.1)
         self.caps((*at, "frequency"), item.frequency)
+        self.one_of((*at, "suppress"), "stage", item.suppress, STAGES)
         for i, creative in enumerate(item.creatives):
             self.caps((*at, "creatives", i, "frequency"), creative.frequency)
         if item.target is not None:

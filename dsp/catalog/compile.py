@@ -63,6 +63,7 @@ from dsp.catalog.layout import (
     LI_SEAT,
     LI_START_S,
     LI_STRATEGY,
+    LI_SUPPRESS,
     LI_WIDTH,
     LIF_ALLOW_UNCAPPED,
     LIF_CREDIT,
@@ -79,6 +80,7 @@ from dsp.catalog.layout import (
     LIV_PRIOR,
     LIV_WIDTH,
     PRODUCTS,
+    STAGES,
 )
 from dsp.catalog.markup import is_secure, mime_of, native_data, native_parts
 from dsp.catalog.meta import build_meta
@@ -190,6 +192,7 @@ def _line_items(catalog: Catalog, view: View) -> tuple[npt.NDArray[np.int64], np
             (LI_SEAT, seats[advertiser.seat]),
             (LI_STRATEGY, int(item.strategy == "fixed")),
             (LI_LOAD, heads(offer, item.strategy)),
+            (LI_SUPPRESS, _bits(STAGES.index(stage) for stage in item.suppress)),
         ):
             columns[column].append(value)
         values[i] = by_offer[offer.id]

@@ -70,7 +70,8 @@ DIM_KEY_MULTIPLIER = 0x9E3779B97F4A7C15  # key = value ^ ((dim + 1) * multiplier
     LI_SEAT,  # index into seats
     LI_STRATEGY,  # 0 value (risk-adjusted), 1 fixed bid at LI_MAX_BID (for "wants everything" and tests)
     LI_LOAD,  # heads the offer needs, bit per head (1 click, 2 apply, 4 approve, 8 fund, 16 default)
-) = range(15)
+    LI_SUPPRESS,  # bit per life-cycle stage (of its product) in which a person isn't shown it
+) = range(16)
 LI_WIDTH = 16
 
 LIF_CREDIT = 1  # special_category: credit
@@ -79,6 +80,9 @@ LIF_DEAL_ONLY = 4  # bids only through one of its deals
 LIF_PAUSED = 8
 LIF_NEEDS_PROFILE = 16  # targets segments, age or income: cannot match without a joined profile
 
+STAGES = (
+    "none", "registered", "applied", "rejected", "approved", "funded", "delinquent", "existing_customer",
+)  # fmt: skip
 PRODUCTS = ("loan", "credit_card", "insurance", "wealth", "deposit")
 
 # li_v: float64[L, LIV_WIDTH], account currency, whole units (not micros)

@@ -143,6 +143,7 @@ class LineItem(Record):
     target_stage: str = ""
     click_window_s: int = 30 * 86_400
     view_window_s: int = 86_400
+    suppress: tuple[str, ...] = ()
 
 
 class Creative(Record):

@@ -153,6 +153,7 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "domains": _TUPLE,
     "categories": _TUPLE,
     "deals": _TUPLE,
+    "suppress": _TUPLE,
     "targeting": msgspec.json.Decoder(types.Targeting),
     "frequency": msgspec.json.Decoder(tuple[types.Cap, ...]),
     "product_frequency": msgspec.json.Decoder(dict[str, tuple[types.Cap, ...]]),

@@ -173,6 +173,7 @@ line_item = Table(
     later("minute_micros", BigInteger, 0),
     later("tolerance_ppm", Integer, 0),
     later("frequency", Text, "[]"),
+    later("suppress", Text, "[]"),
     later("target_micros", BigInteger, 0),
     later("target_stage", String(12), ""),
     later("click_window_s", Integer, 30 * 86_400),

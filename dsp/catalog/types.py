@@ -13,6 +13,10 @@ import msgspec
 Amount = int | float | str  # a decimal number; quotes are optional
 
 
+# Who is past being acquired: has applied, or been decided on. The example of a retargeting line item clears the list.
+ACQUIRED = ("applied", "rejected", "approved", "funded", "delinquent", "existing_customer")
+
+
 class IncludeExclude(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Values that must hold, and values that must not."""
 
@@ -162,6 +166,7 @@ class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #                        do not report losses
     language: str = ""  # of its creatives; the advertiser's when empty
     frequency: tuple[Cap, ...] = ()  # caps per person; people we may not count see it only with allow_uncapped
+    suppress: tuple[str, ...] = ACQUIRED  # life-cycle stages (of the offer's product) in which a person isn't shown it
 
 
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

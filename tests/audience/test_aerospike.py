@@ -102,7 +102,7 @@ class TestPeople:
             row = np.frombuffer(rows[0], PROFILE)[0]
             assert (found, row["person"], row["age_band"], row["income_band"]) == ([1], 10, 5, 0)
             states = States(1)
-            store.states(1, ANYBODY, states)
+            store.states(1, ANYBODY, 1, states)
             assert billed(states.rows[0], LINE_ITEM, 2, 60, NOW) == 1
 
     def test_forgetting_removes_every_record(self, writer: AerospikeWriter, store: AerospikeStore) -> None:
@@ -136,11 +136,11 @@ class TestFrequency:
         assert found == [1, 1, 0, 0, 0]
         assert store.stats.reads == 1
         states = States(5)
-        store.states(5, np.array([1, 1, 1, 1, 1], np.int64), states)
+        store.states(5, np.array([1, 1, 1, 1, 1], np.int64), 1, states)
         assert states.known.tolist() == [1, 1, 1, 1, 0]
         assert [int(billed(states.rows[i], LINE_ITEM, 2, 60, NOW)) for i in range(4)] == [1, 0, 2, 0]
         assert [states.subjects[i].tobytes() for i in range(4)] == [key(2), key(3), key(7), key(8)]
-        store.states(5, np.array([0, 1, 0, 0, 0], np.int64), states)
+        store.states(5, np.array([0, 1, 0, 0, 0], np.int64), 1, states)
         assert states.known.tolist() == [0, 1, 0, 0, 0]
 
     def test_a_write_never_touches_the_time_to_live(self, client: object) -> None:
@@ -181,7 +181,7 @@ class TestFrequency:
         writer.convert([(key(1), 2, LIFECYCLE.index("applied"))])
         read(store, [[key(1)]])
         states = States(1)
-        store.states(1, ANYBODY, states)
+        store.states(1, ANYBODY, 1, states)
         assert states.rows[0, 5] == LIFECYCLE.index("applied")
         assert P_LIFECYCLE + 5 < PROFILE_BYTES
 

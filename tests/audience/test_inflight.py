@@ -125,7 +125,7 @@ for me in range(8):
     if os.fork() == 0:
         table, store = InFlight(root / f"host-{me % hosts}.table"), LmdbFrequency(root / "frequency.lmdb")
         for _ in range(tries):
-            store.read(1, one, keys, wanted, profiles, one, states)
+            store.read(1, one, 1, keys, wanted, profiles, one, states)
             now = int(time.time())
             got = reserve(table.table, states.subjects[0], states.rows[0], 1, caps, 0, 1, now, now + 300, hosts)
             if got == RESERVED:

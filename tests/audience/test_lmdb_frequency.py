@@ -31,7 +31,7 @@ def read(store: LmdbFrequency, people: list[tuple[int, int, list[bytes]]]) -> St
             keys[i * MAX_KEYS + k], wanted[i * MAX_KEYS + k] = np.frombuffer(one, np.uint8), 1
     allowed = np.array([a for a, _, _ in people], np.int64)
     found = np.array([int(p > 0) for _, p, _ in people], np.int64)
-    store.read(n, allowed, keys, wanted, profiles, found, states)
+    store.read(n, allowed, 1, keys, wanted, profiles, found, states)
     assert states.known[n:].tolist() == [7, 7]
     return states
 

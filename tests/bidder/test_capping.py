@@ -6,21 +6,33 @@ from pathlib import Path
 
 import numpy as np
 
-from dsp.audience.frequency import Shown, States, add_event
+from dsp.audience.frequency import Shown, States, add_event, set_lifecycle
 from dsp.audience.inflight import InFlight
+from dsp.audience.profile import LIFECYCLE, P_LIFECYCLE, P_SUPPRESS, PROFILE_BYTES, SUPPRESS_DEVICE
 from dsp.base.caps import CAMPAIGN, LINE_ITEM
 from dsp.bidder.capping import (
     COUNTERS,
     DROPPED_CAPPED,
     DROPPED_UNKNOWN,
+    SUPPRESSED,
     WITHDRAWN,
     drop_capped,
-    frequency_allowed,
     reserve_caps,
 )
+from dsp.bidder.gate import Q_FOUND, Q_WIDTH
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE, B_WIDTH
 from dsp.bidder.rank import C_CR, C_IMP, C_LI, C_WIDTH
-from dsp.catalog.layout import EX_EXP_S, EX_WIDTH, LI_FLAGS, LI_WIDTH, LIF_ALLOW_UNCAPPED
+from dsp.catalog.layout import (
+    EX_EXP_S,
+    EX_WIDTH,
+    LI_FLAGS,
+    LI_PRODUCT,
+    LI_SUPPRESS,
+    LI_WIDTH,
+    LIF_ALLOW_UNCAPPED,
+    STAGES,
+)
+from dsp.catalog.types import ACQUIRED
 from dsp.openrtb.columns import I_REQ, IMP_COLUMNS, R_TEST, REQUEST_COLUMNS
 
 NOW = 1_790_000_000
@@ -43,13 +55,15 @@ class Batch:
         self.cand = np.zeros((self.n, C_WIDTH), np.int64)
         for c, (r, li) in enumerate(cands):
             self.cand[c, C_IMP], self.cand[c, C_LI], self.cand[c, C_CR] = r, li, li
-        self.cand_imp, self.cand_li = self.cand[:, C_IMP].copy(), self.cand[:, C_LI].copy()
+        self.cand_imp, self.cand_li = self.cand[:, C_IMP].astype(np.int32), self.cand[:, C_LI].astype(np.int32)
         self.li_i = np.zeros((3, LI_WIDTH), np.int64)
         self.ex_i = np.zeros((1, EX_WIDTH), np.int64)
         self.ex_i[0, EX_EXP_S] = 300
         self.states = States(requests)
         for r in range(requests):
             self.know(r, 7 + r)
+        self.q = np.zeros((requests, Q_WIDTH), np.int64)
+        self.profiles = np.zeros((requests, PROFILE_BYTES), np.uint8)
         self.out = np.zeros(COUNTERS, np.int64)
 
     def know(self, r: int, person: int, *shown: Shown) -> None:
@@ -61,8 +75,8 @@ class Batch:
 
     def drop(self) -> list[tuple[int, int]]:
         kept = drop_capped(
-            self.n, self.cand, self.cand_imp, self.cand_li, self.imp, self.li_i, CAPS, CR_CAPS, self.states.rows,
-            self.states.known, NOW, self.out,
+            self.n, self.cand, self.cand_imp, self.cand_li, self.imp, self.q, self.li_i, self.profiles, CAPS,
+            CR_CAPS, self.states.rows, self.states.known, NOW, self.out,
         )  # fmt: skip
         assert (self.cand_li[:kept] == self.cand[:kept, C_LI]).all()
         assert (self.cand_imp[:kept] == self.cand[:kept, C_IMP]).all()
@@ -143,7 +157,36 @@ def test_people_we_may_not_count_book_nothing(tmp_path: Path) -> None:
     assert not table.table.any()
 
 
-def test_consent_decides_who_is_counted() -> None:
-    out = np.full(3, 9, np.int64)
-    frequency_allowed(3, np.array([1, 2, 7], np.int64), out)
-    assert out.tolist() == [0, 1, 1]
+def test_an_applicant_is_not_shown_what_acquires_applicants() -> None:
+    """By the profile, and by a conversion since: either is enough; another product's stage doesn't matter."""
+    batch = Batch(4, [(r, 2) for r in range(4)])
+    applied = LIFECYCLE.index("applied")
+    batch.li_i[2, LI_SUPPRESS] = 1 << applied
+    batch.li_i[2, LI_PRODUCT] = 1
+    batch.q[:, Q_FOUND] = 1
+    batch.profiles[0, P_LIFECYCLE + 1] = applied
+    batch.profiles[3, P_LIFECYCLE + 0] = applied
+    batch.states.put(1, set_lifecycle(b"", 1, applied))
+    assert batch.drop() == [(2, 2), (3, 2)]
+    assert batch.out[SUPPRESSED] == 2
+
+
+def test_a_conversion_counts_for_people_without_a_profile() -> None:
+    batch = Batch(2, [(0, 2), (1, 2)])
+    batch.li_i[2, LI_SUPPRESS] = 1 << LIFECYCLE.index("funded")
+    for r in range(2):
+        batch.states.put(r, set_lifecycle(b"", 0, LIFECYCLE.index("funded")))
+    batch.states.known[1] = 0  # may not be counted: nothing is known of them
+    assert batch.drop() == [(1, 2)]
+
+
+def test_a_suppressed_person_is_shown_nothing() -> None:
+    batch = Batch(2, [(0, 0), (0, 2), (1, 2)])
+    batch.q[:, Q_FOUND] = 1
+    batch.profiles[0, P_SUPPRESS] = SUPPRESS_DEVICE
+    assert batch.drop() == [(1, 2)]
+
+
+def test_stages_are_the_same_everywhere() -> None:
+    assert STAGES == LIFECYCLE
+    assert set(ACQUIRED) < set(STAGES)
