@@ -42,14 +42,18 @@ def person_subject(person: int) -> bytes:
 
 
 class LmdbFrequency:
-    """Reads states; the file need not exist yet. One per thread; see `read`."""
+    """Reads states; the file need not exist yet, and is looked for every second. One per thread; see `read`.
+
+    Before there is a file everybody is new. That a worker sees a new file a second late is no way past a cap: what is
+    billed lingers longer in the table of bids in flight.
+    """
 
     def __init__(self, path: Path, *, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.path = path
         self.errors = 0
         self._clock_ns = clock_ns
         self._env: lmdb.Environment | None = None
-        self._shared = False
+        self._shared = self._broken = False
         self._open_at_ns = 0
         self._map: U8 | None = None
         self._page_bytes = self._mapped_bytes = 0
@@ -73,6 +77,9 @@ class LmdbFrequency:
         read isn't known.
         """
         if self._env is None and not self._open():
+            if self._broken:
+                out.known[:n] = 0
+                return
             read_states(0, 0, 0, 0, n, bits, mask, keys, wanted, per, profiles, found, out.rows, out.known,
                         out.subjects)  # fmt: skip
             return
@@ -131,9 +138,11 @@ class LmdbFrequency:
                 str(self.path), readonly=True, create=False, readahead=False, map_size=MAP_BYTES,
                 max_readers=MAX_READERS, max_spare_txns=1,
             )  # fmt: skip
-        except lmdb.Error as error:
-            raise StoreError(f"{self.path}: {error}") from error
-        self._shared = False
+        except lmdb.Error:  # a file that isn't one: nothing is known until it is mended
+            self.errors += 1
+            self._broken = True
+            return False
+        self._shared = self._broken = False
         return True
 
 

@@ -86,7 +86,10 @@ class Books:
         self.rates: dict[tuple[str, str], float] = {}  # (code, ISO date) -> USD
         self.tallies: dict[tuple[int, int], list[float]] = {}  # (line item, kind) -> n, charge, posted, value
         self.outcomes: list[OutcomeRow] = []  # of batches that ended well, for whoever logs them
+        self.keep_news = False  # whether somebody takes `news`
+        self.news: list[Notice] = []  # new notices of batches that ended well, for the audience (`dsp.ledger.news`)
         self.broken = False
+        self._new_news: list[Notice] = []
         self._balances: dict[tuple[int, int, int, str], list[int]] = {}
         self._new_outcomes: list[OutcomeRow] = []
         self._new_balances: dict[tuple[int, int, int, str], list[int]] = {}
@@ -137,6 +140,8 @@ class Books:
             self._open = False
         self.outcomes += self._new_outcomes
         self._new_outcomes = []
+        self.news += self._new_news
+        self._new_news = []
 
     def _write(self) -> None:
         granting, journal = self.granting, self.journal
@@ -278,7 +283,9 @@ class Books:
         return lease.settle(slot, ticket.bucket, ticket.bid_id, ticket.reserve_micros)
 
     def _note(self, notice: Notice) -> None:
-        """Outcome and tally of a new event."""
+        """Outcome, news and tally of a new event."""
+        if self.keep_news:
+            self._new_news.append(notice)
         ticket, value = notice.ticket, notice.value_micros / 1e6
         price = max(0, notice.price_micros)
         if notice.price_micros == UNFILLED and notice.kind in {WIN, BILLING}:

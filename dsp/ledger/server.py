@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
 from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read_line, split_body
 from dsp.ledger.control import MAX_AGE_S, carry_out, decode_order
+from dsp.ledger.news import AudienceNews
 from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
 from dsp.ledger.plan import Plan, plan_of
 from dsp.ledger.spool import Spool
@@ -61,12 +63,13 @@ class LedgerServer:
         self.signer = load_signer(config.path("secrets", "signing.json"))
         self._owed: deque[Notice] = deque(maxlen=OWED_LIMIT)  # clicks that neither database nor spool could take
         self._snapshot = ""
+        self._audience = AudienceNews(config)
         self.plan = self._current_plan() or Plan([])  # before anything is answered: clicks need to know where to go
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
         self._sync_key = sync_key(self.signer.sync_secret)
         self._outcomes = OutcomeWriter(config.path("log", "outcomes"), "ledger")
         spool = Spool(config.path("spool"), config.ledger.spool_max_bytes)
-        self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop(), spool)
+        self.writer = Writer(self._open_books, self._outcomes, asyncio.get_running_loop(), spool, self._audience)
         self.writer.when_opened(lambda books, _, time_ms: books.adopt(self.plan, time_ms))
         self.when_fenced: Callable[[], None] = lambda: None  # another ledger has taken over: nothing is left to do here
         self._follower = asyncio.create_task(self._follow())
@@ -74,7 +77,9 @@ class LedgerServer:
     def _open_books(self) -> Books:
         now_ns, now_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
         where = self.config.ledger.database or self.config.path("ledger.db")
-        return Books.open(where, self.config.ledger, mono_ns=now_ns, time_ms=now_ms)
+        books = Books.open(where, self.config.ledger, mono_ns=now_ns, time_ms=now_ms)
+        books.keep_news = True
+        return books
 
     async def close(self) -> None:
         """Finish what waits; everything acknowledged is durable before this, and the outcome log is whole after."""
@@ -82,6 +87,7 @@ class LedgerServer:
         await self._pay()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self._outcomes.close)
+        self._audience.close()
 
     # --- the plan ----------------------------------------------------------------------------------------------------
 
@@ -101,17 +107,22 @@ class LedgerServer:
         """The plan of the current snapshot; None where there is none, or none that can be read."""
         path = current_path(self.config)
         try:
-            plan = plan_of(Snapshot.load(path)) if path is not None else None
+            plan = self._read_plan(path) if path is not None else None
         except (SnapshotError, OSError, KeyError, ValueError):
             return None  # the follower tries again, and says why
         self._snapshot = path.name if path is not None else ""
         return plan
 
+    def _read_plan(self, path: Path) -> Plan:
+        snapshot = Snapshot.load(path)
+        self._audience.attach(snapshot)
+        return plan_of(snapshot)
+
     async def _adopt_current(self) -> None:
         path = current_path(self.config)
         if path is None or path.name == self._snapshot:
             return
-        plan = await asyncio.to_thread(lambda: plan_of(Snapshot.load(path)))
+        plan = await asyncio.to_thread(self._read_plan, path)
         self.plan, self._snapshot = plan, path.name  # first: books that are opened from now on take this one
         try:
             await self.writer.submit(lambda books, _, time_ms: books.adopt(plan, time_ms))

@@ -23,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
 from dsp.ledger.journal import FencedError
+from dsp.ledger.news import AudienceNews
 from dsp.ledger.spool import Spool
 from dsp.ledger.ticket import Notice
 from dsp.log.outcomes import LOSS, OutcomeWriter
@@ -55,6 +56,7 @@ class Writer:
         outcomes: OutcomeWriter | None,
         loop: asyncio.AbstractEventLoop,
         spool: Spool | None = None,
+        audience: AudienceNews | None = None,
     ) -> None:
         self.books: Books | None = None
         self.fenced = False
@@ -62,6 +64,7 @@ class Writer:
         self.commit_seconds = 0.0
         self.counts: Counter[str] = Counter()
         self._open_books, self._outcomes, self._loop, self._spool = open_books, outcomes, loop, spool
+        self._audience = audience
         self._queue: deque[tuple[Work, asyncio.Future[Any]]] = deque()
         self._waiting = 0
         self._on_open: list[Call] = []
@@ -188,6 +191,9 @@ class Writer:
         if self._outcomes is not None:
             self._outcomes.append(books.outcomes)
         books.outcomes.clear()
+        if self._audience is not None:
+            self._audience.tell(books.news)
+        books.news.clear()
         if works:
             self.batches += 1
             self.items += len(new) + len(works)
