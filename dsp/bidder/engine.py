@@ -519,6 +519,7 @@ class Engine:
             for nbr in (False, True):
                 self.decide(bodies, formats, [0] * len(bodies), None, nbr)
         self._warming = None
+        self.work.capped[:] = 0
         self._use_metrics(counters)
         gc.collect()
         gc.freeze()

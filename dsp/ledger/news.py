@@ -65,7 +65,8 @@ class AudienceNews:
     def attach(self, snapshot: Snapshot) -> None:
         """Learn whose a line item is and what an exchange's bids live on."""
         items = snapshot.meta["line_items"]
-        columns = zip(*(items[name] for name in ("id", "campaign_id", "advertiser_id", "product")), strict=True)
+        products = items.columns.get("product") or [PRODUCTS[0]] * len(items)
+        columns = zip(items["id"], items["campaign_id"], items["advertiser_id"], products, strict=True)
         self._lines = {number: (c, a, PRODUCTS.index(p)) for number, c, a, p in columns}
         self._exchanges = {
             int(row[EX_ID]): (int(row[EX_EXP_S]), WIN if row[EX_BILLABLE] == 1 else BILLING) for row in snapshot.ex_i
