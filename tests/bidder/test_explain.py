@@ -52,7 +52,7 @@ def test_a_floor_above_everything_is_named_with_both_figures(stage: Stage) -> No
     request["imp"][0]["bidfloor"] = 900.0
     told = explain(engine, json.dumps(request).encode(), FMT_JSON, 0)
     assert told["answer"] == "no bid"
-    assert told["why"] == "worth less than the floor"
+    assert told["why"] == "our price is below the floor"
     assert all("less than the floor of 900" in row["result"] for row in told["candidates"])
     engine.close()
 
