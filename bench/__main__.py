@@ -20,6 +20,7 @@ COMMANDS = (
     "money",
     "chaos",
     "faults",
+    "grants",
 )
 
 

@@ -26,6 +26,7 @@ from bench.procs import SERVER_CPU, pin
 from bench.stages import StageMeter
 from bench.world import Parameters, World, forget_decisions, make_world
 from dsp.base.metrics import Metrics
+from dsp.bidder.slices import Slices
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 
 BATCHES = (1, 8, 32, 64)
@@ -38,9 +39,9 @@ Row = dict[str, Any]
 class Bench:
     """An engine and the world's requests in one format, measured in short turns."""
 
-    def __init__(self, world: World, fmt: str) -> None:
+    def __init__(self, world: World, fmt: str, slices: Slices | None = None) -> None:
         self.metrics = Metrics.memory("bidder")
-        self.engine = open_engine(world, self.metrics, log_decisions=True)
+        self.engine = open_engine(world, self.metrics, log_decisions=True, slices=slices)
         self.engine.warm()
         self.format = FORMATS[fmt]
         self.nbr = fmt == "protobuf"  # as gRPC answers
@@ -55,6 +56,7 @@ class Bench:
         formats = [self.format] * batch
         clock_ns = time.perf_counter_ns
         spent: list[int] = []
+        cpu_s = time.process_time()
         self.stages.start()
         until = clock_ns() + int(seconds * 1e9)
         while clock_ns() < until:
@@ -64,10 +66,13 @@ class Bench:
             began = clock_ns()
             decide(part, formats, asked, None, self.nbr)
             spent.append(clock_ns() - began)
+        cpu_s = time.process_time() - cpu_s
         us = np.array(spent) / 1e3 / batch
         return {
             "batch": batch,
+            "requests": len(spent) * batch,
             "us": round(float(np.median(us)), 2),
+            "cpu_us": round(cpu_s * 1e6 / (len(spent) * batch), 3),  # all threads
             "mean_us": round(float(us.mean()), 2),
             "p99_batch_us": round(float(np.percentile(us, 99)) * batch, 1),
             "stages_us": self.stages.read(),

@@ -31,8 +31,8 @@ class Mix:
     answers: dict[str, list[bytes]]
 
 
-def open_engine(world: World, metrics: Metrics, *, log_decisions: bool = False) -> Engine:
-    """The world's engine in this process, with budgets that never end and a clock that starts at noon."""
+def open_engine(world: World, metrics: Metrics, *, log_decisions: bool = False, slices: Slices | None = None) -> Engine:
+    """The world's engine in this process, with a clock that starts at noon; without ``slices`` budgets never end."""
     path = current_path(world.config)
     assert path is not None
     snapshot = Snapshot.load(path)
@@ -40,7 +40,7 @@ def open_engine(world: World, metrics: Metrics, *, log_decisions: bool = False) 
     return Engine.open(
         replace(world.config, bidder=bidder),
         snapshot=snapshot,
-        slices=Slices.fixed(snapshot.li_i[:, 0]),
+        slices=Slices.fixed(snapshot.li_i[:, 0]) if slices is None else slices,
         metrics=metrics,
         clock=lambda: NOON_S * 1_000_000_000,
         worker=f"bench-{os.getpid()}",

@@ -34,7 +34,10 @@ F64 = npt.NDArray[np.float64]
 
 BUCKET_NS = 1_000_000_000
 UNLIMITED = 1 << 60
-_RATE_S = 2.0  # memory of the demand estimate
+_RATE_S = 2.0  # memory of the demand estimate; it rises faster:
+_RISE = 0.5  # weight of one measurement above it
+_DRY = 8  # a slice of which less than a part in so many is left ran dry,
+_HIDDEN = 4.0  # and may have been wanted so many times as much
 _LEAST_BIDS = 8  # `least` is this many bids
 _SURPLUS = 4  # a slice larger than this many times its target is cut back unasked
 
@@ -291,8 +294,11 @@ class Slices:
             self._ended *= keep
             self._cost *= keep
         total = self._rolled + self._all_reserved
-        weight = 1.0 - np.exp(-elapsed_s / _RATE_S)
-        self._rate += weight * ((total - self._last) / elapsed_s - self._rate)
+        used = total - self._last
+        rate = used / elapsed_s
+        rate[self._all_available * _DRY < used] *= _HIDDEN  # it ran dry: the demand was larger than what it shows
+        weight = np.where(rate > self._rate, _RISE, 1.0 - np.exp(-elapsed_s / _RATE_S))
+        self._rate += weight * (rate - self._rate)
         self._last = total
 
     def _surplus(self, target: I64) -> I64:
