@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint types format proto lock demo serve bench quality clean
+.PHONY: install test lint types format proto lock demo serve bench quality reference clean
 
 install: .venv/.installed
 
@@ -43,6 +43,10 @@ bench-audience: install  # 10 million profiles: 3 minutes, 4 GB of disk
 
 quality: install
 	$(BIN)/python -m bench quality
+
+reference: install  # k8s/REFERENCE.md and Grafana's dashboards, from the program
+	$(BIN)/python -m k8s.reference
+	$(BIN)/python -m k8s.monitoring.dashboards
 
 lock:
 	uv pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock

@@ -21,38 +21,39 @@ class ConfigError(Exception):
 class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The hot path."""
 
-    http_host: str = "127.0.0.1"
-    http_port: int = 8080
-    http_workers: int = 1
-    grpc_host: str = "127.0.0.1"
-    grpc_port: int = 8081
-    grpc_workers: int = 1
-    grpc_front: str = "native"  # or "grpcio"
+    http_host: str = "127.0.0.1"  # address that HTTP and /metrics listen on
+    http_port: int = 8080  # POST /bid/{exchange}
+    http_workers: int = 1  # processes that serve HTTP, a core each
+    grpc_host: str = "127.0.0.1"  # address that gRPC listens on
+    grpc_port: int = 8081  # dsp.v1.Bidder
+    grpc_workers: int = 1  # processes that serve gRPC, a core each
+    grpc_front: str = "native"  # which server: "native" (fast) or "grpcio" (reference)
     cpus: tuple[int, ...] = ()  # pin workers to these, in turn; empty: leave it to the kernel
-    max_batch: int = 64
+    max_batch: int = 64  # requests decided at once, at most; never waited for
     queue_limit: int = 2048  # requests waiting in one worker; more are shed with 429 / RESOURCE_EXHAUSTED
-    connection_max_age_s: float = 300.0
-    drain_s: float = 10.0
+    connection_max_age_s: float = 300.0  # older connections are asked to come anew, so that new workers get some
+    drain_s: float = 10.0  # a worker that ends serves on for so long, at most
     candidates: int = 8  # K: scored line items per imp
     min_bid_micros: int = 10_000  # CPM micros; below this a bid is not worth sending
-    metrics_port: int = 8082
-    profile_reads: bool = True
-    log_decisions: bool = True
-    snapshot_poll_s: float = 0.25
+    metrics_port: int = 8082  # /metrics, /healthz and /readyz of the whole role
+    profile_reads: bool = True  # false: bid on context only
+    log_decisions: bool = True  # keep what was bid, for training and reports
+    snapshot_poll_s: float = 0.25  # how often a worker looks for a new snapshot or model
     vendor_id: int = 1500  # our id in the TCF global vendor list
 
 
 class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Money: grants, notices, books."""
 
-    host: str = "127.0.0.1"
-    port: int = 8090
+    host: str = "127.0.0.1"  # address it listens on
+    port: int = 8090  # notices, totals, metrics
     grpc_port: int = 8091  # where workers sync
     sync_transport: str = "grpc"  # or "http", on ``port``
+    worker_host: str = ""  # where workers reach it; empty: ``host``
     public_url: str = "http://127.0.0.1:8090"  # what notice and click URLs start with
     slice_s: float = 1.0  # a grant aims to last about this long
-    sync_s: float = 0.25
-    lease_s: float = 30.0
+    sync_s: float = 0.25  # how often a worker settles with the ledger
+    lease_s: float = 30.0  # a worker that could not sync for so long stops bidding
     skew_s: float = 5.0  # how far clocks may be apart
     database: str = ""  # the books: a postgresql:// URL; empty: SQLite, ledger.db in the data directory
     spool_max_bytes: int = 1 << 30  # notices kept on disk while the database is away
@@ -70,9 +71,9 @@ class AccessConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Who is known: where profiles and frequency are, and who may look at them."""
 
-    store: Literal["lmdb", "aerospike"] = "lmdb"
+    store: Literal["lmdb", "aerospike"] = "lmdb"  # lmdb: one machine; aerospike: a cluster
     aerospike_hosts: tuple[str, ...] = ()  # "name:port" of some nodes; the client finds the others
-    namespace: str = "dsp"
+    namespace: str = "dsp"  # of Aerospike
     timeout_ms: int = 10  # of one batched read, at most; less where a bid's deadline leaves less
     ttl_days: int = 0  # Aerospike: how long a profile lives after it was last loaded; 0 for ever
     cache_people: int = 65_536  # hot profiles kept per worker for when the store doesn't answer; 0: none
@@ -84,8 +85,8 @@ class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
-    data_dir: str = "var"
-    seed: int = 1
+    data_dir: str = "var"  # everything that is kept; DSP_DATA_DIR overrides it
+    seed: int = 1  # of the example's people and of training
     bidder: BidderConfig = BidderConfig()
     ledger: LedgerConfig = LedgerConfig()
     audience: AudienceConfig = AudienceConfig()

@@ -51,7 +51,7 @@ BAD_REASONS = (
     ),
     *("gzip", "body_too_large", "body_cut", "body_late", "content_type", "content_encoding", "unknown_exchange"),
 )
-SHED_REASONS = ("queue", "qps", "draining", "deadline")
+SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other")
 PROFILES = ("found", "missing", "denied")
@@ -126,6 +126,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("dsp_worker_restarts_total", "counter", "Workers that died and were started again."),
     Definition("dsp_stage_seconds", "seconds", "Time of one batch in one stage.", (("stage", STAGES),)),
     Definition("dsp_request_seconds", "seconds", "Time from a request's arrival to its answer."),
+    Definition("dsp_queue_seconds", "seconds", "Time from a request's arrival until the engine took it."),
     Definition("dsp_store_seconds", "seconds", "Time of one batched read of the audience store."),
     Definition("dsp_batch_size", "sizes", "Requests per batch."),
     Definition("dsp_queue_depth", "gauge_sum", "Requests waiting for the engine."),

@@ -179,6 +179,7 @@ class Engine:
         self._m_stages = m.histogram("dsp_stage_seconds")
         self._m_store = m.histogram("dsp_store_seconds")
         self._m_request = m.histogram("dsp_request_seconds")
+        self._m_queue = m.histogram("dsp_queue_seconds")
         self._m_batch = m.histogram("dsp_batch_size")
 
     def _attach(self, snapshot: Snapshot) -> None:
@@ -437,6 +438,7 @@ class Engine:
         self._m_batch.observe_size(n)
         answered_ns = now_ns + time.perf_counter_ns() - t0
         self._m_request.observe_array(0, answered_ns - work.arrived_ns[:n])
+        self._m_queue.observe_array(0, now_ns - work.arrived_ns[:n])
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

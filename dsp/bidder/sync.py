@@ -37,9 +37,10 @@ _OPTIONS = [
 
 def open_transport(config: LedgerConfig, key: bytes) -> SyncTransport:
     """The transport that the configuration names; ``key`` authenticates requests (`dsp.control.grants.sign_sync`)."""
+    host = config.worker_host or config.host
     if config.sync_transport == "http":
-        return HttpTransport(config.host, config.port, key)
-    return GrpcTransport(config.host, config.grpc_port, key)
+        return HttpTransport(host, config.port, key)
+    return GrpcTransport(host, config.grpc_port, key)
 
 
 class GrpcTransport:

@@ -22,6 +22,8 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("bidder")(roles.bidder)
+app.command("publisher")(roles.publisher)
+app.command("compile")(roles.compile_kernels)
 app.command("train")(train.train)
 app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")

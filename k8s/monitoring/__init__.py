@@ -1,0 +1,1 @@
+"""Alerts, dashboards and what scrapes for them."""
