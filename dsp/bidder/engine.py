@@ -49,6 +49,7 @@ from dsp.bidder.tokens import write_tokens
 from dsp.bidder.warm import touch, warm_bodies
 from dsp.bidder.watched import show_watched
 from dsp.bidder.workspace import Workspace
+from dsp.catalog.layout import CR_ID
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import DecisionSink, DecisionWriter
@@ -328,7 +329,8 @@ class Engine:
         n_cand = rank(
             n_imps, batch.imp, batch.deal, batch.pool, work.profiles, q, work.matched, work.some,
             plan.rows, plan.dim_keys, plan.dim_rows, plan.dim_any, plan.open_auction, plan.item, plan.product,
-            plan.shapes, plan.ad, plan.cr_i, plan.adv_domains, plan.seat_hash, plan.cur_hash, plan.usd, plan.weight,
+            plan.shapes, plan.ad, plan.cr_i, self._share, plan.adv_domains, plan.seat_hash, plan.cur_hash, plan.usd,
+            plan.weight,
             slices.available, self._k, work.random, work.imp_rows, work.known_deals, work.either, work.top_li,
             work.top_score, work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
@@ -485,6 +487,7 @@ class Engine:
         self._ones = np.ones((self.plan.n, len(HEADS)), np.float32)
         mine = self._correction.version == self.models.current.scorer.version
         self._factor = self._correction.factors(self.plan.ids) if mine else self._ones
+        self._share = self._correction.creative_shares(self.plan.cr_i[:, CR_ID])
         show_watched(self._correction.watched if mine else (), self.plan.exchange_ids.tolist(), self.metrics)
 
     def _count_store(self) -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from dsp.base.kernel import kernel
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
-from dsp.bidder.rank import C_AT, C_CR, C_IMP, C_LI, C_MEDIA
+from dsp.bidder.rank import C_AT, C_CHANCE, C_CR, C_IMP, C_LI, C_MEDIA
 from dsp.bidder.tokens import T_FLAGS
 from dsp.catalog.layout import CR_ID, EX_ID, LI_ID
 from dsp.openrtb.columns import I_REQ, R_EXCHANGE
@@ -78,7 +78,7 @@ def log_bids(
         reserve_micros[to] = bids[b, B_RESERVE]
         value[to] = values[a]
         multiplier[to] = multipliers[li]
-        propensity[to] = 1.0
+        propensity[to] = cand[a, C_CHANCE] * 1e-6
         model[to] = version
         for k in range(heads.shape[1]):
             heads[to, k] = p[a, k]

@@ -58,8 +58,9 @@ from dsp.openrtb.hashing import mix64
     C_FLOORCUR,  # currency index
     C_AT,  # 1 first price, 2 second price, 3 the floor is the price
     C_MEDIA,  # BANNER, VIDEO or NATIVE
-) = range(8)
-C_WIDTH = 8
+    C_CHANCE,  # of this creative among those that fit, millionths
+) = range(9)
+C_WIDTH = 9
 
 # --- packed line items: int32[L, IT_WIDTH], what ranking reads of li_i ---------------------------------------------
 (
@@ -206,17 +207,19 @@ def best_below(n: int, key: I64, bound: int) -> int:
 
 @inlined
 def pick_creative(
-    imp: I64, i: int, pool: I64, shape: I64, ad: I64, cr_i: I64, first: int, count: int, state: U64
-) -> int:
-    """One of the line item's creatives that fit, each equally likely; -1 if none fits."""
-    seen = 0
+    imp: I64, i: int, pool: I64, shape: I64, ad: I64, cr_i: I64, share: F32, first: int, count: int, state: U64
+) -> tuple[int, int]:
+    """One of the line item's creatives that fit, by their shares, and with what probability in millionths; -1: none."""
+    total = np.float32(0.0)
     chosen = -1
     for c in range(first, first + count):
         if fits(imp, i, pool, shape[c], ad, cr_i, c):
-            seen += 1
-            if seen == 1 or next_random(state) % np.uint64(seen) == np.uint64(0):
+            total += share[c]
+            if chosen < 0 or np.float32(next_random(state) >> np.uint64(40)) * UNIT * total < share[c]:
                 chosen = c
-    return chosen
+    if chosen < 0:
+        return -1, 0
+    return chosen, int(share[chosen] / total * 1e6 + 0.5)
 
 
 @inlined
@@ -235,6 +238,7 @@ def try_line_item(
     shapes: I64,
     ad: I64,
     cr_i: I64,
+    share: F32,
     adv_domains: I64,
     seat_hash: I64,
     cur_hash: I64,
@@ -254,7 +258,7 @@ def try_line_item(
     if deal < 0 and (imp[i, I_PRIVATE_AUCTION] == 1 or (item[li, IT_CREATIVES] & DEAL_ONLY) != 0):
         return P_DEAL
     first, count = item[li, IT_CREATIVE0], item[li, IT_CREATIVES] & ~DEAL_ONLY
-    creative = pick_creative(imp, i, pool, shapes, ad, cr_i, first, count, state)
+    creative, chance = pick_creative(imp, i, pool, shapes, ad, cr_i, share, first, count, state)
     if creative < 0:
         return P_FORMAT
     at = q[r, Q_AT]
@@ -278,6 +282,7 @@ def try_line_item(
     row[C_FLOORCUR] = floorcur
     row[C_AT] = at
     row[C_MEDIA] = medium_of(shape)
+    row[C_CHANCE] = chance
     return P_VALUE
 
 
@@ -301,6 +306,7 @@ def rank(
     shapes: I64,
     ad: I64,
     cr_i: I64,
+    share: F32,
     adv_domains: I64,
     seat_hash: I64,
     cur_hash: I64,
@@ -324,7 +330,8 @@ def rank(
     """Candidates of every imp of the batch: rows of ``out`` int64[n, C_WIDTH], in imp order; returns their number.
 
     ``open_auction`` uint64[W] has the line items that need no deal; ``weight`` float32[L] is a line item's prior value
-    times its multiplier; ``cand_imp`` and ``cand_li`` int32[n] repeat two columns of ``out`` for the feature kernel.
+    times its multiplier, ``share`` float32[C] how creatives share a line item's impressions (`dsp.control.bandit`);
+    ``cand_imp`` and ``cand_li`` int32[n] repeat two columns of ``out`` for the feature kernel.
     Scratch: ``scratch_rows``, ``known`` int32[m, 2], ``fit`` uint64[W], ``top_li``, ``score`` and ``key`` [L],
     ``score_bits`` (``score`` seen as int32: positive floats order as their bits do), ``intent`` float32[N_PRODUCTS].
     """
@@ -356,7 +363,7 @@ def rank(
             bound = best_below(listed, key, bound)
             li = bound & LOW32
             came = try_line_item(
-                i, r, li, imp, deals, pool, q, rows, known, n_known, item, shapes, ad, cr_i, adv_domains,
+                i, r, li, imp, deals, pool, q, rows, known, n_known, item, shapes, ad, cr_i, share, adv_domains,
                 seat_hash, cur_hash, usd, available, state, out, n,
             )  # fmt: skip
             if came == P_VALUE:

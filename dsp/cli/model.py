@@ -66,6 +66,7 @@ def follow(
 ) -> None:
     """Keep the current model's online correction up to date from the logs, until SIGTERM; alerts go to stderr."""
     from dsp.cli.edge import end_with_parent
+    from dsp.control.bandit import shares
     from dsp.model.correction import now_ms, save_correction, work_out
     from dsp.model.registry import ModelError
 
@@ -74,7 +75,7 @@ def follow(
     told: set[tuple[str, str, int]] = set()
     while True:
         with refusing(ModelError):
-            correction = work_out(config, now_ms())
+            correction = work_out(config, now_ms(), shares)
             save_correction(config, correction)
         now = {(row.head, row.of, row.id): row for row in correction.watched if row.alert}
         for key in sorted(now.keys() - told):
@@ -108,9 +109,8 @@ def drift(context: typer.Context, as_json: Json = False) -> None:
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
         after = "-" if not row.observed else f"{row.corrected / row.observed:.2f}"
         alert = "  ALERT" if row.alert else ""
-        print(
-            f"{row.head:8} {which:20} {row.observed:7,} of {row.outcomes:9,} alone {ratio:>6} corrected {after:>6}{alert}"
-        )
+        came = f"{row.observed:7,} of {row.outcomes:9,}"
+        print(f"{row.head:8} {which:20} {came}   alone {ratio:>6}   corrected {after:>6}{alert}")
 
 
 @app.command()

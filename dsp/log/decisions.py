@@ -29,7 +29,7 @@ DECISION_FIELDS: dict[str, tuple[str, int]] = {
     "value": ("<f8", 0),  # account currency per impression
     "p": ("<f4", 5),  # HEADS
     "multiplier": ("<f4", 0),
-    "propensity": ("<f4", 0),
+    "propensity": ("<f4", 0),  # of its creative among the line item's that fitted
     "model": ("<u4", 0),  # version that scored it
 }
 FEATURES = "features"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class Correction(msgspec.Struct, frozen=True):
     whole: tuple[float, ...] = (0.0,) * len(HEADS)
     own: list[list[float]] = []  # per line item, per head; `whole` included
     watched: list[Watched] = []
+    creatives: list[int] = []  # rising
+    shares: list[float] = []  # and how they share their line item's impressions
 
     def factors(self, ids: I64) -> F32:
         """exp(offset) float32[len(ids), heads] for line items by public id."""
@@ -85,8 +87,22 @@ class Correction(msgspec.Struct, frozen=True):
             out[found] = np.exp(np.array(self.own)[at[found]])
         return out.astype(np.float32)
 
+    def creative_shares(self, ids: I64) -> F32:
+        """float32[len(ids)]: by public id; one that isn't listed counts as the average of those that are."""
+        out = np.full(len(ids), float(np.mean(self.shares)) if self.shares else 1.0)
+        if self.creatives:
+            known = np.array(self.creatives, np.int64)
+            at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+            found = known[at] == ids
+            out[found] = np.array(self.shares)[at[found]]
+        return out.astype(np.float32)
 
-def work_out(config: Config, now_ms: int) -> Correction:
+
+ShareOut = Callable[[I64, F64, F64, int], F64]
+"""`dsp.control.bandit.shares`; handed in, because `model` may not import `control`."""
+
+
+def work_out(config: Config, now_ms: int, share_out: ShareOut | None = None) -> Correction:
     """The correction of the current model by the logs as they are."""
     path = current_dir(config)
     if path is None:
@@ -100,46 +116,26 @@ def work_out(config: Config, now_ms: int) -> Correction:
     ):
         since = (since + now_ms) // 2
     decisions, outcomes = read_decisions(log, since, SPEC_HASH), read_outcomes(came, since)
-    return correct(decisions, outcomes, version, now_ms)
+    correction = correct(decisions, outcomes, version, now_ms)
+    if share_out is None or not len(decisions["bid_id"]):
+        return correction
+    creatives, shares = creative_shares(decisions, outcomes, share_out, seed=now_ms)
+    return msgspec.structs.replace(correction, creatives=creatives.tolist(), shares=shares.tolist())
 
 
-def correct(decisions: Mapping[str, Any], outcomes: Mapping[str, Any], version: int, now_ms: int) -> Correction:
-    """As `work_out`, from the columns of the logs; rows of other versions are left out."""
-    keep = decisions["model"] == version
-    rows = {name: column[keep] for name, column in decisions.items() if isinstance(column, np.ndarray)}
-    if not len(rows["bid_id"]):
-        return Correction(version, now_ms)
-    horizons = learned_horizons(rows, outcomes)
-    labels = join_labels(rows, outcomes)
-    times = label_times(rows, outcomes, horizons)
-    items, key = np.unique(rows["line_item"].astype(np.int64), return_inverse=True)
-    whole, own = [0.0] * len(HEADS), np.zeros((len(items), len(HEADS)))
-    watched: list[Watched] = []
-    for h, head in enumerate(HEADS):
-        at, y = labels.of(h)
-        ripe = times[at, h] <= now_ms
-        at, y = at[ripe], y[ripe]
-        order = np.argsort(times[at, h], kind="stable")
-        at, y = at[order], y[order]
-        p = rows["p"][at, h].astype(np.float64)
-        drift = Drift(len(items))
-        followed = drift.follow(p, y, key[at])
-        if y.sum() >= _MEMORY_ENDS:
-            whole[h], own[:, h] = float(drift.whole[0]), drift.offsets()
-        watched += _watch(head, y, p, followed, items[key[at]], rows["exchange"][at].astype(np.int64))
-    return Correction(version, now_ms, items.tolist(), tuple(whole), own.tolist(), watched)
-
-
-def _watch(head: str, y: F64, p: F64, corrected: F64, item: I64, exchange: I64) -> list[Watched]:
-    out = []
-    for of, group in (("all", np.zeros(len(y), np.int64)), ("line item", item), ("exchange", exchange)):
-        ids, which = np.unique(group, return_inverse=True)
-        sums = [np.bincount(which, weights=x, minlength=len(ids)) for x in (np.ones(len(y)), y, p, corrected)]
-        out += [
-            Watched(head, of, int(i), int(n), int(seen), float(a), float(b))
-            for i, n, seen, a, b in zip(ids, *sums, strict=True)
-        ]
-    return out
+def creative_shares(
+    decisions: Mapping[str, Any], outcomes: Mapping[str, Any], share_out: ShareOut, seed: int
+) -> tuple[I64, F64]:
+    """(creative ids, their shares within their line item) by clicks that came and clicks that were expected."""
+    at, clicked = join_labels(decisions, outcomes, learned_horizons(decisions, outcomes)).of(0)
+    ids, which = np.unique(decisions["creative"].astype(np.int64), return_inverse=True)
+    line_item = np.zeros(len(ids), np.int64)
+    line_item[which] = decisions["line_item"]
+    p = decisions["p"][at, 0].astype(np.float64)
+    clicks, expected = np.zeros(len(ids)), np.zeros(len(ids))
+    np.add.at(clicks, which[at], clicked)
+    np.add.at(expected, which[at], p)
+    return ids, share_out(line_item, clicks, expected, seed)
 
 
 def save_correction(config: Config, correction: Correction) -> Path:

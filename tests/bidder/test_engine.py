@@ -19,6 +19,7 @@ from dsp.base.token import TOKEN_TEST
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
+from dsp.catalog.layout import CR_ID
 from dsp.catalog.publish import Publisher
 from dsp.catalog.store import apply_file, set_status
 from dsp.log.decisions import DecisionWriter, read_decisions
@@ -227,6 +228,24 @@ def test_an_online_correction_moves_value_and_goes_with_its_model(stage: Stage) 
     decide(engine, request())
     assert float(engine.work.value[0]) == before
     engine.close()
+
+
+def test_creatives_are_shown_by_their_shares_and_the_log_has_the_chance(stage: Stage, tmp_path: Path) -> None:
+    scenario = copy.deepcopy(dict(BASE))
+    creatives = scenario["catalog"]["advertisers"][0]["campaigns"][0]["line_items"][0]["creatives"]
+    creatives.append({**creatives[0], "name": "other", "headline": "Another loan"})
+    engine = stage.engine(scenario)
+    engine.decisions = DecisionWriter(tmp_path, "t", SPEC_HASH, "1")
+    ids = engine.plan.cr_i[:, CR_ID].tolist()
+    engine._correction = Correction(creatives=ids, shares=[0.9, 0.1])
+    engine._apply_correction()
+    for i in range(20):
+        decide(engine, *[request(id=f"r{i}-{k}") for k in range(50)])
+    engine.close()
+    log = read_decisions(tmp_path)
+    first = log["creative"] == ids[0]
+    assert first.mean() == pytest.approx(0.9, abs=0.04)
+    np.testing.assert_allclose(log["propensity"], np.where(first, 0.9, 0.1), atol=1e-5)
 
 
 def test_every_request_is_counted_once_under_what_became_of_it(stage: Stage) -> None:

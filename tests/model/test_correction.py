@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from dsp.base.config import Config
+from dsp.control.bandit import shares
 from dsp.log.decisions import DECISION_FIELDS
 from dsp.log.outcomes import BILLING, CLICK, FUNDED, WIN
-from dsp.model.correction import Correction, correct, load_correction, save_correction
+from dsp.model.correction import Correction, correct, creative_shares, load_correction, save_correction
 from dsp.model.labels import label_times, learned_horizons
 
 HOUR = 3_600_000
@@ -92,6 +93,20 @@ def test_an_alert_is_raised_where_the_correction_cannot_keep_up() -> None:
     decisions["p"][:, 0] = np.where(np.arange(4_000) < 2_000, 0.0004, 0.04)
     correction = correct(decisions, outcomes, 5, int(decisions["time_ms"][-1]))
     assert any(row.alert for row in correction.watched if row.head == "click")
+
+
+def test_the_creative_that_is_clicked_more_than_expected_gets_more_of_its_line_item() -> None:
+    decisions, outcomes = logs(1.0)
+    clicked = np.isin(decisions["bid_id"], outcomes["bid_id"][outcomes["kind"] == CLICK])
+    decisions["creative"] = (10 * decisions["line_item"] + np.where(np.arange(N) % 4 == 0, 1, 2)).astype(np.uint32)
+    popular = clicked & (decisions["line_item"] == 2)
+    decisions["creative"][popular] = 21
+    ids, split = creative_shares(decisions, outcomes, shares, seed=1)
+    share = dict(zip(ids.tolist(), split.tolist(), strict=True))
+    assert share[21] > 0.9
+    assert share[22] >= 0.05 - 1e-9
+    known = Correction(creatives=ids.tolist(), shares=split.tolist()).creative_shares(np.array([21, 99]))
+    assert known.tolist() == pytest.approx([share[21], float(np.mean(split))])
 
 
 def test_it_is_saved_whole_and_a_broken_file_has_no_effect(config: Config) -> None:
