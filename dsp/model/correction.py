@@ -138,6 +138,45 @@ def creative_shares(
     return ids, share_out(line_item, clicks, expected, seed)
 
 
+def correct(decisions: Mapping[str, Any], outcomes: Mapping[str, Any], version: int, now_ms: int) -> Correction:
+    """As `work_out`, from the columns of the logs; rows of other versions are left out."""
+    keep = decisions["model"] == version
+    rows = {name: column[keep] for name, column in decisions.items() if isinstance(column, np.ndarray)}
+    if not len(rows["bid_id"]):
+        return Correction(version, now_ms)
+    horizons = learned_horizons(rows, outcomes)
+    labels = join_labels(rows, outcomes)
+    times = label_times(rows, outcomes, horizons)
+    items, key = np.unique(rows["line_item"].astype(np.int64), return_inverse=True)
+    whole, own = [0.0] * len(HEADS), np.zeros((len(items), len(HEADS)))
+    watched: list[Watched] = []
+    for h, head in enumerate(HEADS):
+        at, y = labels.of(h)
+        ripe = times[at, h] <= now_ms
+        at, y = at[ripe], y[ripe]
+        order = np.argsort(times[at, h], kind="stable")
+        at, y = at[order], y[order]
+        p = rows["p"][at, h].astype(np.float64)
+        drift = Drift(len(items))
+        followed = drift.follow(p, y, key[at])
+        if y.sum() >= _MEMORY_ENDS:
+            whole[h], own[:, h] = float(drift.whole[0]), drift.offsets()
+        watched += _watch(head, y, p, followed, items[key[at]], rows["exchange"][at].astype(np.int64))
+    return Correction(version, now_ms, items.tolist(), tuple(whole), own.tolist(), watched)
+
+
+def _watch(head: str, y: F64, p: F64, corrected: F64, item: I64, exchange: I64) -> list[Watched]:
+    out = []
+    for of, group in (("all", np.zeros(len(y), np.int64)), ("line item", item), ("exchange", exchange)):
+        ids, which = np.unique(group, return_inverse=True)
+        sums = [np.bincount(which, weights=x, minlength=len(ids)) for x in (np.ones(len(y)), y, p, corrected)]
+        out += [
+            Watched(head, of, int(i), int(n), int(seen), float(a), float(b))
+            for i, n, seen, a, b in zip(ids, *sums, strict=True)
+        ]
+    return out
+
+
 def save_correction(config: Config, correction: Correction) -> Path:
     """Put it where bidders look, in one step."""
     path = config.path("models", CORRECTION_FILE)
