@@ -42,6 +42,24 @@ class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     vendor_id: int = 1500  # our id in the TCF global vendor list
 
 
+class PartnerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How a mobile measurement partner's postbacks read (`dsp.ledger.partners`): its names of parameters and events."""
+
+    name: str  # as in /m/NAME
+    click: str = "click_id"  # our token
+    event: str = "event"
+    registered: tuple[str, ...] = ()  # its events that mean this stage
+    applied: tuple[str, ...] = ()
+    approved: tuple[str, ...] = ()
+    funded: tuple[str, ...] = ()
+    defaulted: tuple[str, ...] = ()
+    value: str = ""
+    currency: str = ""
+    id: str = ""
+    secret: str = ""  # a parameter that must be ``password``
+    password: str = ""
+
+
 class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Money: grants, notices, books."""
 
@@ -59,6 +77,7 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     spool_max_bytes: int = 1 << 30  # notices kept on disk while the database is away
     win_rate_jump: float = 4.0  # a line item whose win rate rises to this many times what it was is stopped; 0: never
     price_jump: float = 4.0  # the same for its average price
+    partners: tuple[PartnerConfig, ...] = ()
 
 
 class AccessConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

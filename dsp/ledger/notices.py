@@ -2,7 +2,7 @@
 
 Paths are those of the bid templates (`dsp.catalog`): /n/ win, /b/ billing, /l/ loss, /c/ click, /i/ our pixel, /p/
 conversion, each followed by the token. Query: ``p`` price, ``c`` currency, ``r`` loss reason, ``m`` minimum to win,
-``e`` conversion stage, ``v`` its amount.
+``e`` conversion stage, ``v`` its amount, ``id`` the advertiser's number of it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ CONVERSION_MAX_AGE_S = 90 * 86400
 FUTURE_S = 600  # a token from further ahead than clocks can differ
 VALUE_MAX_MICROS = 10**15
 QUERY_MAX_BYTES = 2048
+ID_MAX = 200
 _NONE: Mapping[str, float] = {}
 PATHS = {"n": WIN, "b": BILLING, "l": LOSS, "c": CLICK, "i": IMPRESSION, "p": REGISTERED}
 CONVERSIONS = {
@@ -84,7 +85,9 @@ def read_notice(
     if kind == LOSS:
         least = query.get("m")
         return Notice(kind, ticket, time_ms, _least_to_win(least, ticket), _reason(query.get("r")) * 1_000_000)
-    return Notice(kind, ticket, time_ms, 0, parse_value(query.get("v")) if path == "p" else 0)
+    if path != "p":
+        return Notice(kind, ticket, time_ms, 0)
+    return Notice(kind, ticket, time_ms, 0, parse_value(query.get("v")), query.get("id", "")[:ID_MAX])
 
 
 def _price(query: Mapping[str, str], ticket: Ticket, rates: Mapping[str, float]) -> int:

@@ -146,7 +146,7 @@ def _lines(snapshot: Snapshot, advertisers: Any, items: Any) -> list[LinePlan]:
     paused = dict(
         zip(snapshot.li_i[:, LI_ID].tolist(), (snapshot.li_i[:, LI_FLAGS] & LIF_PAUSED).tolist(), strict=True)
     )
-    worth = dict(zip(snapshot.li_i[:, LI_ID].tolist(), map(_worth, snapshot.li_v.tolist()), strict=True))
+    worth = dict(zip(snapshot.li_i[:, LI_ID].tolist(), map(_worth, snapshot.li_v.tolist()), strict=False))
     return [
         LinePlan(
             item,

@@ -32,6 +32,7 @@ from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read
 from dsp.ledger.control import MAX_AGE_S, carry_out, decode_order
 from dsp.ledger.news import AudienceNews
 from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
+from dsp.ledger.partners import check_partners, landing_url, read_json, read_postback
 from dsp.ledger.plan import Plan, plan_of
 from dsp.ledger.spool import Spool
 from dsp.ledger.status import metrics_text, totals
@@ -45,7 +46,7 @@ OWED_LIMIT = 20_000
 BULK_AT_ONCE = 500  # lines read before others get a turn
 PLAN_POLL_S = 0.25
 EXIT_FENCED = 75
-ROUTES = {*PATHS, "sync", "notices", "control"}  # what metrics tell apart
+ROUTES = {*PATHS, "m", "sync", "notices", "control"}  # what metrics tell apart
 TEXT = [("content-type", "text/plain; charset=utf-8")]
 JSON = [("content-type", "application/json")]
 MSGPACK = [("content-type", "application/msgpack")]
@@ -60,6 +61,7 @@ class LedgerServer:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        check_partners(config.ledger.partners)
         self.signer = load_signer(config.path("secrets", "signing.json"))
         self._owed: deque[Notice] = deque(maxlen=OWED_LIMIT)  # clicks that neither database nor spool could take
         self._snapshot = ""
@@ -140,7 +142,9 @@ class LedgerServer:
         try:
             if scope.method not in {"GET", "POST"}:
                 raise RefusedError(405, "method", "GET or POST")
-            if token and len(route) == 1:
+            if route == "m" and token:
+                await self._postback(token, scope, proto)
+            elif token and len(route) == 1:
                 await self._notice(route, token, scope, proto)
             else:
                 await self._other(scope, proto)
@@ -173,6 +177,24 @@ class LedgerServer:
             proto.response_bytes(200, PIXEL_HEADERS, PIXEL)
         else:
             proto.response_empty(204, [])
+
+    async def _postback(self, name: str, scope: Any, proto: Any) -> None:
+        """/m/NAME: a measurement partner's call (`dsp.ledger.partners`)."""
+        partner = next((p for p in self.config.ledger.partners if p.name == name), None)
+        if partner is None:
+            raise RefusedError(404, "path", "no such partner: name it in ledger.partners")
+        query = parse_query(scope.query_string)
+        if scope.method == "POST" and scope.headers.get("content-length", "0") != "0":
+            body = await self._body(scope, proto, FORM_MAX_BYTES)
+            json = (scope.headers.get("content-type") or "").startswith("application/json")
+            query |= read_json(body) if json else parse_query(body.decode("utf-8", "replace"))
+        notice = read_postback(self.signer, partner, query, time.time_ns() // 1_000_000, self.plan.rates)
+        if notice is None or notice.test:
+            self.requests["m", "ignored" if notice is None else "test"] += 1
+        else:
+            (new,) = await self.writer.book((notice,))
+            self.requests["m", _RESULTS[new]] += 1
+        proto.response_empty(204, [])
 
     def _owe(self, click: Notice) -> None:
         """A person goes to the landing page whatever happens here; the click is booked when that can be done."""
@@ -240,8 +262,7 @@ class LedgerServer:
         url = self.plan.landings.get(creative, "")
         if not url.startswith(("https://", "http://")):
             raise RefusedError(404, "landing", "this ad has no landing page any more")
-        address, mark, fragment = url.partition("#")
-        return f"{address}{'&' if '?' in address else '?'}dsp_click_id={token}{mark}{fragment}"
+        return landing_url(url, token)
 
     async def _other(self, scope: Any, proto: Any) -> None:
         path = scope.path

@@ -11,6 +11,7 @@ import sys
 import time
 
 import httpx
+import msgspec
 import numpy as np
 from ledger_world import World
 
@@ -67,7 +68,7 @@ class Role:
         settings = {"port": port, "grpc_port": syncs, **settings}
         self.config = Config(data_dir=str(root), ledger=LedgerConfig(**settings))
         self.file = root / "config.yaml"
-        self.file.write_text(json.dumps({"data_dir": str(root), "ledger": settings}))
+        self.file.write_text(json.dumps({"data_dir": str(root), "ledger": msgspec.to_builtins(settings)}))
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10, trust_env=False)
         self.tokens = World(":memory:", signer=load_signer(self.config.path("secrets", "signing.json")))
         self.process: subprocess.Popen | None = None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ledger_role import Role, publish
 
+from dsp.base.config import PartnerConfig
 from dsp.base.token import load_signer
 from dsp.bidder.slices import Slices
 from dsp.bidder.sync import GrpcTransport, HttpTransport
@@ -26,7 +27,10 @@ from dsp.log.outcomes import BILLING, LOSS, read_outcomes
 
 @pytest.fixture(scope="module")
 def role(tmp_path_factory):
-    role = Role(tmp_path_factory.mktemp("ledger"))
+    partner = PartnerConfig(
+        "adjust", click="clickid", event="name", applied=("application",), secret="key", password="s"
+    )
+    role = Role(tmp_path_factory.mktemp("ledger"), partners=(partner,))
     publish(role.config)
     role.start()
     yield role
@@ -95,6 +99,18 @@ def test_refusals_have_their_status_and_change_nothing(role, path, status):
     assert answer.status_code == status
     assert answer.text.strip()
     assert spend(role) == before
+
+
+def test_a_partners_postbacks_are_booked_once_by_get_form_and_json(role):
+    before = role.client.get("/totals").json()["events"]["applied"]["n"]
+    values = {"clickid": role.token(), "name": "application", "key": "s"}
+    assert role.client.get("/m/adjust", params=values).status_code == 204
+    assert role.client.post("/m/adjust", data=values).status_code == 204
+    assert role.client.post("/m/adjust", json=values).status_code == 204
+    assert role.client.get("/m/adjust", params=values | {"name": "session"}).status_code == 204
+    assert role.client.get("/totals").json()["events"]["applied"]["n"] == before + 1
+    assert role.client.get("/m/adjust", params=values | {"key": "wrong"}).status_code == 403
+    assert role.client.get("/m/nobody", params=values).status_code == 404
 
 
 def test_other_methods_are_refused(role):
