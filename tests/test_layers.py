@@ -43,7 +43,11 @@ VENDORS: dict[str, set[str]] = {
     "grpc_health": {"ingress"},
     "grpc_reflection": {"ingress"},
     "pygrpc_native": {"ingress"},
-    "granian": {"ingress", "ledger"},
+    "granian": {"ingress", "ledger", "console"},
+    "starlette": {"console"},
+    "argon2": {"console"},
+    "pyotp": {"console"},
+    "jinja2": {"console"},
     "sqlalchemy": {"catalog", "ledger", "console", "market"},  # the market checks the books for itself
     "typer": {"cli"},
 }

@@ -101,6 +101,14 @@ class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     access: tuple[AccessConfig, ...] = ()  # who may do what with people; empty: the owner of the data, everything
 
 
+class ConsoleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """The marketers' console: REST API and pages."""
+
+    host: str = "127.0.0.1"
+    port: int = 8070
+    threads: int = 4  # requests worked on at once
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
@@ -109,6 +117,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     bidder: BidderConfig = BidderConfig()
     ledger: LedgerConfig = LedgerConfig()
     audience: AudienceConfig = AudienceConfig()
+    console: ConsoleConfig = ConsoleConfig()
 
     @property
     def root(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsp.cli import audience, books, catalog, demo, explain, ledger, model, report, roles, serve, train
+from dsp.cli import audience, books, catalog, console, demo, explain, ledger, model, report, roles, serve, train
 from dsp.cli.edge import print_json, remember_config
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ ledger.app.command("reconcile")(books.reconcile)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(audience.app, name="audience")
+app.add_typer(console.app, name="console")
 
 
 @app.callback()

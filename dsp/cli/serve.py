@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from dsp.base.config import Config
+from dsp.cli.console import console_address, sign_in_link
 from dsp.cli.edge import PARENT, config_of, refusing, write_config
 
 TICK_S = 0.25  # also how soon a change of the catalog is published
@@ -76,20 +77,22 @@ class Serving:
 
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        for role in ("ledger", "bidder", "model follow"):
+        for role in ("ledger", "bidder", "model follow", "console"):
             self._start(role)
         bidder, ledger = self._config.bidder, self._config.ledger
         print(f"bids     http://{bidder.http_host}:{bidder.http_port}/bid/{{exchange}}", flush=True)
         print(f"gRPC     {bidder.grpc_host}:{bidder.grpc_port} dsp.v1.Bidder/Bid", flush=True)
         print(f"metrics  http://{bidder.http_host}:{bidder.metrics_port}/metrics", flush=True)
         print(f"notices  http://{ledger.host}:{ledger.port}", flush=True)
+        print(f"console  {console_address(self._config)}", flush=True)
+        print(f"sign in  {sign_in_link(self._config)}  (once, within a day)", flush=True)
         try:
             while not self._stopping:
                 time.sleep(TICK_S)
                 publish_if_changed(self._config)
                 self._tend()
         finally:
-            for role in ("model follow", "bidder", "ledger"):  # the bidder's last notices find a ledger
+            for role in ("console", "model follow", "bidder", "ledger"):  # the bidder's last notices find a ledger
                 self._end(role)
 
     def _stop(self, *_: object) -> None:

@@ -1,0 +1,281 @@
+"""The REST API: one table of operations, from which both the routes and the OpenAPI document are made.
+
+Every operation is: who may, typed query and body in, typed answer out. POSTs take an ``idempotency-key``; PATCHes and
+archiving need ``if-match`` with the ETag of what was read (or ``*``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import select
+
+from dsp.console import history, models, tables
+from dsp.console.access import Identity
+from dsp.console.audit import changing
+from dsp.console.catalog import etag_of
+from dsp.console.errors import ApiError, invalid
+from dsp.console.services import Services
+
+PREFIX = "/api/v1"
+_KEEP_S, _DEAD_S = 86_400, 60
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, parsed."""
+
+    services: Services
+    by: Identity
+    ref: int
+    query: Any
+    body: Any
+    etag: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What to answer."""
+
+    value: Any
+    status: int = 200
+    etag: str = ""
+    text: str | None = None  # instead of JSON: CSV
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    path: str
+    summary: str
+    run: Callable[[Call], Reply]
+    answer: Any
+    query: Any = models.NoQuery
+    body: Any = None
+    status: int = 200
+    match: bool = False  # needs if-match
+    errors: tuple[int, ...] = field(default=())
+    csv: bool = False
+
+
+def _shown(value: dict[str, Any], status: int = 200) -> Reply:
+    return Reply(value, status, etag_of(value))
+
+
+def _crud(kind: str, path: str) -> list[Operation]:
+    name = kind.replace("_", " ")
+
+    def listed(call: Call) -> Reply:
+        items, more = call.services.catalog.page(call.by, kind, call.query)
+        return Reply({"items": items, "next": more})
+
+    def made(call: Call) -> Reply:
+        return _shown(call.services.catalog.create(call.by, kind, _given(call.body)), 201)
+
+    def got(call: Call) -> Reply:
+        return _shown(call.services.catalog.get(call.by, kind, call.ref))
+
+    def changed(call: Call) -> Reply:
+        return _shown(call.services.catalog.change(call.by, kind, call.ref, _given(call.body), call.etag))
+
+    def status(value: str, action: str) -> Callable[[Call], Reply]:
+        def run(call: Call) -> Reply:
+            changes = {"status": value}
+            return _shown(call.services.catalog.change(call.by, kind, call.ref, changes, call.etag or "*", action))
+
+        return run
+
+    def archived(call: Call) -> Reply:
+        return _shown(call.services.catalog.archive(call.by, kind, call.ref, call.etag))
+
+    view, one = models.VIEW[kind], f"{path}/{{id}}"
+    found = [
+        Operation("GET", path, f"List {name}s", listed, models.PAGE[kind], models.ListQuery),
+        Operation(
+            "POST", path, f"Make a {name}", made, view, body=models.NEW[kind], status=201, errors=(404, 409, 422)
+        ),
+        Operation("GET", one, f"Read a {name}", got, view, errors=(404,)),
+        Operation(
+            "PATCH", one, f"Change a {name}; bidders obey within two seconds", changed, view, body=models.CHANGE[kind],
+            match=True, errors=(404, 409, 412, 422, 428),
+        ),
+    ]  # fmt: skip
+    if kind != "advertiser":
+        found += [
+            Operation(
+                "POST", f"{one}/pause", f"Pause a {name}", status("paused", "pause"), view, errors=(404, 409, 412, 422)
+            ),
+            Operation(
+                *("POST", f"{one}/resume", f"Resume a {name}", status("active", "resume"), view),
+                errors=(404, 409, 412, 422),
+            ),
+            Operation(
+                *("POST", f"{one}/archive", f"Archive a {name} for good", archived, view),
+                match=True, errors=(404, 409, 412, 428),
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def _given(body: Any) -> dict[str, Any]:
+    """The fields that a body has."""
+    return {k: v for k, v in msgspec.structs.asdict(body).items() if v is not msgspec.UNSET}
+
+
+def _creatives(call: Call) -> Reply:
+    items, more = call.services.catalog.creatives(call.by, call.query, 0)
+    return Reply({"items": items, "next": more})
+
+
+def _references(call: Call) -> Reply:
+    return Reply(call.services.catalog.references(call.by))
+
+
+def _changes(call: Call) -> Reply:
+    items, more = history.changes(call.services.catalog, call.by, call.query)
+    return Reply(models.ChangePage(items, more))
+
+
+def _undo(call: Call) -> Reply:
+    value = history.undo(call.services.catalog, call.by, call.ref)
+    return Reply({"id": value["id"]}, 200, etag_of(value))
+
+
+def _me(call: Call) -> Reply:
+    roles = {str(a): role for a, role in call.by.roles.items()}
+    return Reply(models.Me(call.by.email, roles, sorted(call.by.scopes)))
+
+
+def _users(call: Call) -> Reply:
+    if not call.by.may_anywhere("admin"):
+        call.by.require("admin", 0)
+    return Reply({"items": call.services.accounts.users(call.by)})
+
+
+def _add_user(call: Call) -> Reply:
+    body: models.NewUser = call.body
+    roles = {int(a): role for a, role in body.roles.items()}
+    if not body.password:
+        raise invalid("password", "is empty")
+    return Reply(models.Made(call.services.accounts.add_user(call.by, body.email, body.password, roles)), 201)
+
+
+def _keys(call: Call) -> Reply:
+    return Reply({"items": call.services.accounts.keys(call.by)})
+
+
+def _add_key(call: Call) -> Reply:
+    key_id, secret = call.services.accounts.add_key(call.by, call.body.name, call.body.scopes)
+    return Reply(models.Key(key_id, call.body.name, sorted(set(call.body.scopes)), False, secret), 201)
+
+
+def _revoke(call: Call) -> Reply:
+    call.services.accounts.revoke_key(call.by, call.ref)
+    return Reply(models.Made(call.ref))
+
+
+def _report(call: Call) -> Reply:
+    return Reply(call.services.reports.run(call.by, call.query))
+
+
+def _report_csv(call: Call) -> Reply:
+    from dsp.console.reports import as_csv
+
+    return Reply(None, text=as_csv(call.services.reports.run(call.by, call.query)))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/me", "Who is asking", _me, models.Me),
+    *_crud("advertiser", "/advertisers"),
+    *_crud("campaign", "/campaigns"),
+    *_crud("line_item", "/line-items"),
+    Operation("GET", "/creatives", "List creatives", _creatives, models.CreativePage, models.ListQuery),
+    Operation("GET", "/references", "Names that line items may refer to", _references, models.References),
+    Operation("GET", "/changes", "What changed, newest first", _changes, models.ChangePage, models.AuditQuery),
+    Operation("POST", "/changes/{id}/undo", "Undo a change", _undo, models.Made, errors=(404, 409, 412, 422)),
+    Operation("GET", "/reports", "Measures by day and dimension", _report, models.Report, models.ReportQuery,
+              errors=(422, 503)),
+    Operation("GET", "/reports.csv", "The same as CSV", _report_csv, str, models.ReportQuery, errors=(422, 503),
+              csv=True),
+    Operation("GET", "/users", "List users", _users, models.UserList),
+    Operation("POST", "/users", "Make a user", _add_user, models.Made, body=models.NewUser, status=201,
+              errors=(409, 422)),
+    Operation("GET", "/keys", "List one's own API keys", _keys, models.KeyList),
+    Operation("POST", "/keys", "Make an API key", _add_key, models.Key, body=models.NewKey, status=201, errors=(422,)),
+    Operation("POST", "/keys/{id}/revoke", "Revoke an API key", _revoke, models.Made, errors=(404,)),
+)  # fmt: skip
+
+
+def permitted(operation: Operation, by: Identity) -> None:
+    """What can be told before looking: a key's scope, a role anywhere. Raises 403."""
+    needs = "admin" if operation.path.startswith("/users") else "read" if operation.method == "GET" else "write"
+    if operation.path.startswith("/reports"):
+        needs = "report"
+    if operation.path.startswith("/keys"):
+        if by.via == "key" and operation.method != "GET":
+            raise ApiError(403, "forbidden", "API keys are made and revoked by a signed-in person")
+        return
+    if operation.path == "/me":
+        return
+    if not by.may_anywhere(needs):
+        by.require(needs, 0)
+
+
+def parse(operation: Operation, query: dict[str, str], body: bytes) -> tuple[Any, Any]:
+    """Query and body as their types. Raises 400 and 422."""
+    try:
+        asked = msgspec.convert(query, operation.query, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "query", str(error)) from None
+    if operation.body is None:
+        return asked, None
+    try:
+        return asked, msgspec.json.decode(body, type=operation.body)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$")
+        raise invalid(where.rstrip("`").lstrip(".") or "body", text) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ApiError(400, "json", f"the body is not JSON: {error}") from None
+
+
+def once(services: Services, by: Identity, key: str, request: bytes, run: Callable[[], tuple[int, bytes]]) -> Any:
+    """The answer that ``key`` got before, or a fresh one that is kept for it. Raises 422 for a key of another request.
+
+    Two at once: the second waits for nothing and gets 409.
+    """
+    if not key.isascii() or len(key) > 200:
+        raise invalid("idempotency-key", "write at most 200 ASCII characters")
+    t, hashed = tables.idempotency, hashlib.sha256(request).hexdigest()
+    mine = (t.c.user_id == by.user_id) & (t.c.key == key)
+    with changing(services.catalog.engine) as connection:
+        now_s = int(services.catalog.clock())
+        found = connection.execute(select(t).where(mine)).first()
+        if found is not None and (
+            now_s - found.time_s > _KEEP_S or (not found.status and now_s - found.time_s > _DEAD_S)
+        ):
+            connection.execute(t.delete().where(mine))  # too old, or of a process that died
+            found = None
+        if found is None:
+            values = {"user_id": by.user_id, "key": key, "request": hashed, "status": 0, "body": ""}
+            connection.execute(t.insert().values(**values, time_s=now_s))
+    if found is not None:
+        if found.request != hashed:
+            raise invalid("idempotency-key", "was used for another request; choose a new one")
+        if found.status == 0:
+            raise ApiError(409, "in_progress", "the same request is being carried out; ask again in a moment")
+        return found.status, found.body.encode()
+    try:
+        status, body = run()
+    except BaseException:
+        with changing(services.catalog.engine) as connection:
+            connection.execute(t.delete().where(mine))
+        raise
+    with changing(services.catalog.engine) as connection:
+        connection.execute(t.update().where(mine).values(status=status, body=body.decode()))
+    return status, body

@@ -1,0 +1,114 @@
+"""The console as one ASGI application: `api` and `pages` behind `edge`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dsp.console.api import OPERATIONS, PREFIX, Call, Operation, Reply, once, parse, permitted
+from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify
+from dsp.console.errors import ApiError
+from dsp.console.openapi import document
+from dsp.console.services import Services
+
+_LOG = logging.getLogger(__name__)
+
+
+def build(services: Services) -> ASGIApp:
+    """The application over ``services``."""
+    routes = [Route(PREFIX + "/openapi.json", _openapi(), methods=["GET"])]
+    for path in dict.fromkeys(o.path for o in OPERATIONS):
+        methods = {o.method: o for o in OPERATIONS if o.path == path}
+        route = PREFIX + path.replace("{id}", "{id:int}")
+        routes.append(Route(route, _endpoint(services, methods), methods=list(methods)))
+    routes.append(Route("/healthz", _health, methods=["GET"]))
+    handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _http, Exception: _broken}
+    return Guard(Starlette(routes=routes, exception_handlers=handlers))  # outside of all: errors have its headers too
+
+
+def _endpoint(services: Services, methods: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        operation = methods["GET" if request.method == "HEAD" else request.method]
+        body = await body_of(request)
+        return await run_in_threadpool(_answer, services, operation, request, body)
+
+    return endpoint
+
+
+def _answer(services: Services, operation: Operation, request: Request, body: bytes) -> Response:
+    """Everything of one API request, in a thread."""
+    by = identify(services, request)
+    if by is None:
+        raise ApiError(401, "signed_out", "sign in, or send an API key as `authorization: Bearer dsp_...`")
+    check_csrf(request, by, request.headers.get("x-csrf-token", ""))
+    permitted(operation, by)
+    query, parsed = parse(operation, dict(request.query_params), body)
+    etag = request.headers.get("if-match", "")
+    if operation.match and not etag:
+        raise ApiError(428, "if_match", "send if-match with the ETag that you read, or *")
+    ref = int(request.path_params.get("id", 0))
+    if ref > 2**53:
+        raise ApiError(404, "not_found", "ids are not that large")
+    call = Call(services, by, ref, query, parsed, etag)
+    key = request.headers.get("idempotency-key")
+    if operation.method == "POST" and key is not None:
+
+        def run() -> tuple[int, bytes]:
+            reply = operation.run(call)
+            return reply.status, msgspec.json.encode(reply.value)
+
+        asked = b"\n".join((request.url.path.encode(), etag.encode("utf-8", "replace"), body))
+        status, data = once(services, by, key, asked, run)
+        return Response(data, status, media_type="application/json")
+    reply = operation.run(call)
+    if reply.etag and request.headers.get("if-none-match") == reply.etag and request.method in ("GET", "HEAD"):
+        return Response(status_code=304, headers={"etag": reply.etag})
+    return _response(reply)
+
+
+def _response(reply: Reply) -> Response:
+    if reply.text is not None:
+        headers = {"content-disposition": 'attachment; filename="report.csv"'}
+        return Response(reply.text, reply.status, headers, "text/csv")
+    headers = {"etag": reply.etag} if reply.etag else {}
+    return Response(msgspec.json.encode(reply.value), reply.status, headers, "application/json")
+
+
+def _openapi() -> Callable[[Request], Awaitable[Response]]:
+    body = msgspec.json.encode(document())
+
+    async def endpoint(_: Request) -> Response:
+        return Response(body, media_type="application/json")
+
+    return endpoint
+
+
+async def _health(_: Request) -> Response:
+    return Response("ok\n", media_type="text/plain")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error_response(error)
+
+
+async def _http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = error_response(ApiError(error.status_code, "http", error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    _LOG.error("the console failed", exc_info=error)
+    return error_response(ApiError(500, "broken", "that is our fault and has been logged; try again"))

@@ -1,0 +1,102 @@
+"""A console over the small catalog, its users, and clients signed in as them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from argon2 import PasswordHasher
+from catalog_file import GOOD
+from console_names import OWNER, PASSWORD
+from starlette.testclient import TestClient
+
+from dsp.base.config import Config
+from dsp.catalog.publish import catalog_path
+from dsp.catalog.store import apply_file, open_catalog
+from dsp.console import tables
+from dsp.console.access import ALL
+from dsp.console.app import build
+from dsp.console.edge import COOKIE
+from dsp.console.services import Services, open_services
+from dsp.ledger.database import open_database
+
+
+class Clock:
+    """Unix seconds that stand still until told."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_770_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with two advertisers, made once."""
+    directory = tmp_path_factory.mktemp("console")
+    config = Config(data_dir=str(directory))
+    file = directory / "catalog.yaml"
+    text = yaml.safe_load(GOOD)
+    other = yaml.safe_load(GOOD)["advertisers"][0]
+    other |= {"name": "Rival", "seat": "seat-2", "campaigns": [{**other["campaigns"][0], "name": "Autumn"}]}
+    text["advertisers"].append(other)
+    file.write_text(yaml.safe_dump(text))
+    engine = open_catalog(catalog_path(config))
+    apply_file(engine, file)
+    tables.create(engine)
+    engine.dispose()
+    open_database(config.path("ledger.db")).dispose()
+    return directory
+
+
+@pytest.fixture
+def config(tmp_path: Path, template: Path) -> Config:
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    return Config(data_dir=str(tmp_path))
+
+
+@pytest.fixture
+def services(config: Config, clock: Clock) -> Iterator[Services]:
+    services = open_services(config, clock, PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    yield services
+    services.catalog.engine.dispose()
+    services.reports.books.dispose()
+
+
+@pytest.fixture
+def sign_in(services: Services) -> Callable[..., TestClient]:
+    """A client with a new user's session and CSRF token: sign_in(role, advertiser id)."""
+    counter = iter(range(1000))
+    app = build(services)
+
+    def make(role: str = "owner", advertiser: int = ALL) -> TestClient:
+        email = f"{role}{next(counter)}@bank.example"
+        services.accounts.add_user(OWNER, email, PASSWORD, {advertiser: role})
+        secret = services.accounts.sign_in(email, PASSWORD, "", "test")
+        identity = services.accounts.by_session(secret)
+        assert identity is not None
+        client = TestClient(app, headers={"x-csrf-token": identity.csrf}, raise_server_exceptions=False)
+        client.cookies.set(COOKIE, secret)
+        return client
+
+    return make
+
+
+@pytest.fixture
+def owner(sign_in: Callable[..., TestClient]) -> TestClient:
+    return sign_in()
+
+
+@pytest.fixture
+def anyone(services: Services) -> TestClient:
+    """Nobody yet."""
+    return TestClient(build(services), raise_server_exceptions=False, follow_redirects=False)
