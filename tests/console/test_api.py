@@ -15,7 +15,8 @@ from dsp.catalog.publish import publish_if_changed
 from dsp.catalog.snapshot import Snapshot
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM
 from dsp.ledger.database import open_database
-from dsp.ledger.schema import MEASURES, ROLLUP_DAYS, ROLLUP_HOURS
+from dsp.ledger.rollups import GRAINS
+from dsp.ledger.schema import LINES, MEASURES, ROLLUP_DAYS, ROLLUP_HOURS
 
 V = "/api/v1"
 
@@ -133,7 +134,7 @@ def booked(config: Config) -> None:
     """Spend of both advertisers on 20 days, in days, stretches and hours, as the ledger keeps them."""
     engine = open_database(config.path("ledger.db"))
     rows: list[dict[str, Any]] = []
-    stretches: dict[tuple[int, int, int], int] = {}
+    stretches: dict[tuple[int, int, int, int], int] = {}
     with engine.begin() as connection:
         for day in range(20_000, 20_020):
             for kind, ref, n in (
@@ -144,13 +145,17 @@ def booked(config: Config) -> None:
                 (0, 0, 12),
             ):
                 rows.append(_day(kind, 1, day, ref, n))
-                key = (kind, day - day % 8, ref)
-                stretches[key] = stretches.get(key, 0) + n
+                for grain in GRAINS[1:]:
+                    key = (kind, grain, day - day % grain, ref)
+                    stretches[key] = stretches.get(key, 0) + n
             for line, n in ((1, 5), (3, 7)):
                 amounts = dict.fromkeys(MEASURES, 0) | {"impressions": n, "spend_micros": n * 1_000_000}
                 key_ = {"line_item": line, "hour": day * 24 + 5, "exchange": 1, "creative": 1, "currency": "USD"}
                 connection.execute(insert(ROLLUP_HOURS).values(**key_, **amounts))
-        rows += [_day(kind, 8, day, ref, n) for (kind, day, ref), n in stretches.items()]
+        rows += [_day(kind, grain, day, ref, n) for (kind, grain, day, ref), n in stretches.items()]
+        for line, owner in ((1, 1), (3, 2)):
+            row = {"id": line, "campaign": owner, "advertiser": owner, "currency": "USD", "name": "", "margin_ppm": 0}
+            connection.execute(insert(LINES).values(**row))
         connection.execute(insert(ROLLUP_DAYS), rows)
     engine.dispose()
 
