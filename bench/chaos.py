@@ -26,7 +26,7 @@ MEAN_GAP_S, QUIET = 0.3, 0.25
 def budgets_of(seed: int, kills: int) -> list[int]:
     """Some are gone early, some last."""
     rng = random.Random(seed)
-    return [int(MAX_BID * rng.uniform(15, max(60, kills * (i % 4 + 1)))) for i in range(LINES)]
+    return [int(MAX_BID * rng.uniform(15, max(60, kills * (i % 4 + 1) * 0.3))) for i in range(LINES)]
 
 
 def run(backend: str, kills: int, seed: int, progress: Progress | None = None) -> dict[str, Any]:

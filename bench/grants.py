@@ -24,7 +24,7 @@ import numpy as np
 
 from bench.engine import PARAMETERS, Bench, Row, ratio
 from bench.procs import LOAD_CPU, SERVER_CPU, Server, free_port, pin
-from bench.world import World, forget_decisions, make_world
+from bench.world import World, forget_decisions, make_world, publish
 from dsp.base.config import Config
 from dsp.bidder.slices import Slices
 
@@ -83,13 +83,17 @@ class Child:
 
 
 def ledger_for(world: World, root: Path) -> Config:
-    """A configuration whose ledger has the world's line items and keys, and a directory of its own."""
+    """A configuration whose ledger has the world's line items and keys, and a directory of its own.
+
+    Its line items are not paced: pacing would change what is bid, and so what is compared.
+    """
     source = Path(world.config.data_dir)
-    shutil.copytree(source / "snapshots", root / "snapshots")
     if (source / "secrets").exists():
         shutil.copytree(source / "secrets", root / "secrets")
     ledger = msgspec.structs.replace(world.config.ledger, port=free_port(), grpc_port=free_port())
     config = Config(data_dir=str(root), bidder=world.config.bidder, ledger=ledger)
+    items = [msgspec.structs.replace(item, pacing="asap") for item in world.catalog.line_items]
+    publish(config, msgspec.structs.replace(world.catalog, line_items=items))
     (root / "config.json").write_bytes(msgspec.json.encode(config))
     return config
 
