@@ -15,12 +15,12 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 TARGET = ROOT.parent / "dsp" / "pb"
-_IMPORT = re.compile(r"^(from|import) ((?:com|dsp)\.[\w.]+)", re.M)
+_IMPORT = re.compile(r"^(from|import) ((?:com|dsp|tencent)\.[\w.]+)", re.M)
 
 _DOC = '''"""Generated protobuf code, nothing else; ``make proto`` remakes it from ``proto/``.
 
 OpenRTB: ``from dsp.pb.com.iabtechlab.openrtb.v2 import openrtb_pb2``; our service:
-``from dsp.pb.dsp.v1 import bidder_pb2, bidder_pb2_grpc``.
+``from dsp.pb.dsp.v1 import bidder_pb2, bidder_pb2_grpc``; RTA: ``from dsp.pb.tencent.ad.rta import rta_pb2``.
 """
 '''
 

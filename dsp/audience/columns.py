@@ -23,6 +23,7 @@ from dsp.audience.identity import (
     KIND_DPIDSHA1,
     KIND_EID,
     KIND_IFA,
+    KIND_MACMD5,
     KIND_USER_ID,
     identity_keys_packed,
 )
@@ -46,7 +47,12 @@ ID_COLUMNS: tuple[tuple[str, int, str], ...] = (
     ("gaid", KIND_IFA, ""),  # Google's Android
     ("oaid", KIND_IFA, ""),  # and China's put into device.ifa
     ("caid", KIND_EID, "=caid"),  # China Advertising ID, as user.eids with this source
+    ("caid_md5", KIND_EID, "=caid_md5"),
     ("dpidmd5", KIND_DPIDMD5, ""),
+    ("idfa_md5", KIND_DPIDMD5, ""),  # the same by the names that RTA platforms use
+    ("oaid_md5", KIND_DPIDMD5, ""),
+    ("android_id_md5", KIND_DPIDMD5, ""),
+    ("mac_md5", KIND_MACMD5, ""),
     ("didmd5", KIND_DIDMD5, ""),
     ("imei_md5", KIND_DIDMD5, ""),  # what device.didmd5 is on Android
     ("dpidsha1", KIND_DPIDSHA1, ""),

@@ -42,7 +42,8 @@ KIND_DPIDSHA1 = 5
 KIND_DIDSHA1 = 6
 KIND_EID = 7  # scope: hash of the source
 KIND_USER_ID = 8  # scope: exchange
-KINDS = ("", "buyeruid", "ifa", "dpidmd5", "didmd5", "dpidsha1", "didsha1", "eid", "user_id")
+KIND_MACMD5 = 9
+KINDS = ("", "buyeruid", "ifa", "dpidmd5", "didmd5", "dpidsha1", "didsha1", "eid", "user_id", "macmd5")
 
 MAX_ID_BYTES = 256  # longer ones are refused: nobody's, and a bound on the work
 HEADER_BYTES = 9  # kind, scope
@@ -115,12 +116,12 @@ def refused(text: U8, off: int, length: int) -> bool:
 
 
 @nb.njit(cache=True, nogil=True)
-def _put_key(kind: int, scope: int, text: U8, off: int, length: int, pepper: U64, scratch: U8, out: U8) -> None:
+def put_key(kind: int, scope: int, text: U8, off: int, length: int, pepper: U64, scratch: U8, out: U8) -> None:
     """Write the key of one accepted identifier to ``out`` uint8[16]."""
     scratch[0] = np.uint8(kind)
     for j in range(8):
         scratch[1 + j] = np.uint8((scope >> (8 * j)) & 0xFF)
-    folded = KIND_IFA <= kind <= KIND_DIDSHA1
+    folded = KIND_IFA <= kind <= KIND_DIDSHA1 or kind == KIND_MACMD5
     for j in range(length):
         c = text[off + j]
         scratch[HEADER_BYTES + j] = _fold(c) if folded else c
@@ -172,7 +173,7 @@ def identity_keys(
                             continue
                         scope = scopes[exchange]
                     if not refused(text, off, length):
-                        _put_key(kind, scope, text, off, length, pepper, scratch, out_keys[first + count])
+                        put_key(kind, scope, text, off, length, pepper, scratch, out_keys[first + count])
                         wanted[first + count] = 1
                         count += 1
         for k in range(count, MAX_KEYS):
@@ -189,7 +190,7 @@ def _keys_of_texts(kind: int, scope: int, text: U8, starts: I64, pepper: U64, ou
         if refused(text, off, length):
             out[j] = np.uint8(0)
         else:
-            _put_key(kind, scope, text, off, length, pepper, scratch, out[j])
+            put_key(kind, scope, text, off, length, pepper, scratch, out[j])
 
 
 def identity_keys_packed(kind: int, text: U8, starts: I64, pepper: U64, exchange: int = 0) -> U8:

@@ -109,6 +109,44 @@ class ConsoleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     threads: int = 4  # requests worked on at once
 
 
+class StrategyConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A strategy agreed with an RTA platform: a line item by id, and what is answered for it besides yes or no."""
+
+    id: str  # the platform's out_target_id, at most 32 bytes
+    line_item: int
+    answer: Literal["weight", "cpc", "cpa"] = "weight"
+
+
+class PlatformConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """An RTA platform: it posts to ``/rta/{exchange}``; its strategies are the line items that name this exchange."""
+
+    exchange: str  # the catalog's name for it
+    country: str = "CHN"
+    utc_offset_min: int = 480
+    currency: str = "CNY"  # prices are in hundredths of it
+    strategies: tuple[StrategyConfig, ...] = ()  # a line item left out is a strategy by the name of its id
+    id_priority: tuple[str, ...] = ()  # dsp.audience.rta_ids.RTA_IDS, best first; empty: all, in our order
+    default_accept: bool = False  # what overload, faults and bodies we can't read get
+    cache_accept_s: int = 3_600  # how long the platform may keep an answer, by outcome; 0: it is not said
+    cache_refuse_s: int = 86_400
+    cache_unknown_s: int = 3_600  # a person we don't know yet
+    cache_fresh_s: int = 3_600  # somebody in an application: tomorrow's answer is another
+    min_price: int = 1  # hundredths a click must be worth
+    max_cpc: int = 10_000  # hundredths, the brake on prices
+    max_cpa: int = 1_000_000
+    experiments: dict[int, Literal["model", "accept", "refuse"]] = {}  # by the platform's exp_id; first hit counts
+
+
+class RtaConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Real-time API: media platforms ask whether to take a person, and at what price."""
+
+    host: str = "127.0.0.1"
+    port: int = 8083
+    workers: int = 0
+    queue_limit: int = 96  # requests waiting in one worker; more get the platform's default at once
+    platforms: tuple[PlatformConfig, ...] = ()
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
@@ -118,6 +156,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ledger: LedgerConfig = LedgerConfig()
     audience: AudienceConfig = AudienceConfig()
     console: ConsoleConfig = ConsoleConfig()
+    rta: RtaConfig = RtaConfig()
 
     @property
     def root(self) -> Path:

@@ -51,6 +51,7 @@ BAD_REASONS = (
     ),
     *("gzip", "body_too_large", "body_cut", "body_late", "content_type", "content_encoding", "unknown_exchange"),
 )
+RTA_OUTCOMES = ("accept", "refuse", "unknown", "ping", "test", "bad", "shed", "failed")
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other")
@@ -121,6 +122,13 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Candidates and bids that frequency or suppression took out.",
         (("reason", FREQUENCY_DROPS),),
     ),
+    Definition(
+        "dsp_rta_requests_total",
+        "counter",
+        "RTA requests by platform and what became of them.",
+        (("exchange", EXCHANGES), ("outcome", RTA_OUTCOMES)),
+    ),
+    Definition("dsp_rta_accepts_total", "counter", "Strategies accepted.", (("exchange", EXCHANGES),)),
     Definition("dsp_decisions_dropped_total", "counter", "Decision rows the log had no room for."),
     Definition("dsp_engine_errors_total", "counter", "Batches that failed inside the engine; answered as no-bids."),
     Definition("dsp_worker_restarts_total", "counter", "Workers that died and were started again."),

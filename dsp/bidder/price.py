@@ -65,12 +65,12 @@ def value_of(p: F32, factor: F32, v: F64) -> float:
 
     ``p`` float32[5] heads, their odds multiplied by ``factor`` float32[5]; ``v`` float64[LIV_WIDTH].
     """
-    click = _moved(p[0], factor[0])
-    apply = click * _moved(p[1], factor[1])
-    approve = apply * _moved(p[2], factor[2])
-    fund = approve * _moved(p[3], factor[3])
+    click = moved(p[0], factor[0])
+    apply = click * moved(p[1], factor[1])
+    approve = apply * moved(p[2], factor[2])
+    fund = approve * moved(p[3], factor[3])
     return (
-        fund * (v[LIV_MARGIN] - _moved(p[4], factor[4]) * v[LIV_LGD] * v[LIV_EAD] + v[LIV_PAYOUT_FUND])
+        fund * (v[LIV_MARGIN] - moved(p[4], factor[4]) * v[LIV_LGD] * v[LIV_EAD] + v[LIV_PAYOUT_FUND])
         + click * v[LIV_PAYOUT_CLICK]
         + apply * v[LIV_PAYOUT_APPLY]
         + approve * v[LIV_PAYOUT_APPROVE]
@@ -78,7 +78,7 @@ def value_of(p: F32, factor: F32, v: F64) -> float:
 
 
 @inlined
-def _moved(p: np.float32, factor: np.float32) -> np.float64:
+def moved(p: np.float32, factor: np.float32) -> np.float64:
     """The probability whose odds are ``factor`` times those of ``p``."""
     odds = np.float64(p) * np.float64(factor)
     return odds / (1.0 - np.float64(p) + odds)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.bidder.engine import Engine, NotReadyError
+from dsp.bidder.plan import PlanError
+from dsp.bidder.rta import RtaEngine
 from dsp.ingress.decider import Decider
 
 log = logging.getLogger(__name__)
@@ -16,13 +19,25 @@ log = logging.getLogger(__name__)
 RETRY_S = 0.25
 
 
+E = TypeVar("E", Engine, RtaEngine)
+
+
 def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider | None:
     """The bidder's engine, warm; None when told to stop while there was no snapshot or model yet."""
+    return _when_ready(lambda: Engine.open(config, metrics=metrics, worker=worker), stopping)
+
+
+def open_rta(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> RtaEngine | None:
+    """The RTA engine, likewise."""
+    return _when_ready(lambda: RtaEngine.open(config, metrics=metrics, worker=worker), stopping)
+
+
+def _when_ready(open_: Callable[[], E], stopping: Callable[[], bool]) -> E | None:
     told = ""
     while not stopping():
         try:
-            engine = Engine.open(config, metrics=metrics, worker=worker)
-        except NotReadyError as error:
+            engine = open_()
+        except (NotReadyError, PlanError) as error:
             if str(error) != told:
                 told = str(error)
                 log.warning("waiting: %s", told)

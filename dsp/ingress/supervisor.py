@@ -76,9 +76,8 @@ class Supervisor:
         bidder = self._config.bidder
         metrics = MetricsServer(bidder.http_host, bidder.metrics_port, self._run, "bidder", self.ready)
         try:
-            places = [("http", n) for n in range(bidder.http_workers)] + [
-                ("grpc", n) for n in range(bidder.grpc_workers)
-            ]
+            counts = {"http": bidder.http_workers, "grpc": bidder.grpc_workers, "rta": self._config.rta.workers}
+            places = [(kind, n) for kind, count in counts.items() for n in range(count)]
             for k, (kind, position) in enumerate(places):
                 worker = self._start(kind, position)
                 if k == 0:  # it compiles what is not compiled yet, for all of them
@@ -96,7 +95,8 @@ class Supervisor:
 
     def ready(self) -> bool:
         """Whether every place has a worker that serves."""
-        wanted = self._config.bidder.http_workers + self._config.bidder.grpc_workers
+        bidder = self._config.bidder
+        wanted = bidder.http_workers + bidder.grpc_workers + self._config.rta.workers
         serving = {(w.kind, w.position) for w in list(self.workers) if not w.leaving and self._serves(w)}
         return not self._stopping and len(serving) == wanted
 
@@ -118,9 +118,10 @@ class Supervisor:
         command = [sys.executable, "-m", "dsp.ingress.worker", kind, str(slot), "--config", str(self._settings)]
         cpus = self._config.bidder.cpus
         if cpus:
-            first = 0 if kind == "http" else self._config.bidder.http_workers
+            bidder = self._config.bidder
+            first = {"http": 0, "grpc": bidder.http_workers, "rta": bidder.http_workers + bidder.grpc_workers}[kind]
             command += ["--cpu", str(cpus[(first + position) % len(cpus)])]
-        if self._engine != ENGINE:
+        if self._engine != ENGINE and kind != "rta":
             command += ["--engine", self._engine]
         # A session of its own: Ctrl-C reaches the supervisor alone, which then drains the workers.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)

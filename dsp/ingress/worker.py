@@ -1,6 +1,6 @@
 """One worker process: one front, one engine, one file of metrics.
 
-`python -m dsp.ingress.worker http|grpc SLOT --config FILE`. SIGTERM and SIGINT drain it. What a supervisor needs to
+`python -m dsp.ingress.worker http|grpc|rta SLOT --config FILE`. SIGTERM and SIGINT drain it. What a supervisor needs to
 know is in ``run/bidder-<kind>-<slot>.json`` once it serves.
 """
 
@@ -25,7 +25,8 @@ from dsp.ingress.decider import Decider
 ENGINE = "dsp.ingress.bidding:open_engine"
 GC_S = 5.0
 GC_FULL_EVERY = 12  # of those: what a swapped snapshot may leave behind
-KINDS = ("http", "grpc")
+RTA_ENGINE = "dsp.ingress.bidding:open_rta"
+KINDS = ("http", "grpc", "rta")
 
 
 class Front(Protocol):
@@ -71,8 +72,12 @@ class _Collector:
             gc.collect(2 if self._runs % GC_FULL_EVERY == 0 else 0)
 
 
-def open_front(kind: str, config: Config, engine: Decider, metrics: Metrics) -> Front:
+def open_front(kind: str, config: Config, engine: Any, metrics: Metrics) -> Front:
     """The front of that kind, listening. Raises OSError when the port is taken."""
+    if kind == "rta":
+        from dsp.ingress.rta_http import RtaFront
+
+        return RtaFront(engine, config)
     if kind == "http":
         from dsp.ingress.http import HttpFront
 
@@ -120,6 +125,8 @@ def main() -> None:
         "--engine", default=ENGINE, help="module:function that opens what decides (measurements, tests)"
     )
     args = parser.parse_args()
+    if args.kind == "rta" and args.engine == ENGINE:
+        args.engine = RTA_ENGINE
     logging.basicConfig(format=f"%(asctime)s %(levelname)s {args.kind}{args.slot} %(message)s")
     if args.cpu >= 0:
         os.sched_setaffinity(0, {args.cpu})  # before there are threads
