@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint types format proto lock demo serve bench quality reference clean
+.PHONY: install test lint types format proto lock demo serve bench quality reference money clean
 
 install: .venv/.installed
 
@@ -34,6 +34,14 @@ serve: install
 
 proto: install
 	$(BIN)/python -m proto.generate
+
+# What the ledger promises, at full length (some 40 minutes): simulated flights, kill -9, faults, rates, cost to bidders.
+money: install
+	$(BIN)/python -m bench money
+	$(BIN)/python -m bench chaos
+	$(BIN)/python -m bench faults
+	$(BIN)/python -m bench ledger
+	$(BIN)/python -m bench grants
 
 bench: install
 	$(BIN)/python -m bench

@@ -104,6 +104,11 @@ class Role:
         lines = self.client.get("/metrics").text.splitlines()
         return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"dsp_ledger_{name}"))
 
+    def refusals(self) -> int:
+        lines = [x for x in self.client.get("/metrics").text.splitlines() if x.startswith("dsp_ledger_requests_total{")]
+        fine = ("new", "duplicate", "spooled", "ok", "test")
+        return sum(int(x.rsplit(" ", 1)[1]) for x in lines if not any(f'result="{name}"' in x for name in fine))
+
     def order(self, order) -> httpx.Response:
         key = sync_key(load_signer(self.config.path("secrets", "signing.json")).sync_secret)
         body = encode_order(order)

@@ -93,12 +93,30 @@ def test_the_pixel_is_a_gif(role):
         ("/b/{token}?p=" + "1" * 3000, 414),
     ],
 )
-def test_refusals_have_their_status_and_change_nothing(role, path, status):
-    before = spend(role)
+def test_refusals_have_their_status_are_counted_and_change_nothing(role, path, status):
+    before, refused = role.client.get("/totals").json(), role.refusals()
     answer = role.client.get(path.format(token=role.token()))
     assert answer.status_code == status
     assert answer.text.strip()
-    assert spend(role) == before
+    assert role.client.get("/totals").json() == before
+    assert role.refusals() == refused + 1
+
+
+@pytest.mark.parametrize(
+    ("path", "age_s", "status"),
+    [("b", 8 * 86_400, 410), ("n", 8 * 86_400, 410), ("p", 91 * 86_400, 410), ("b", -3600, 400)],
+)
+def test_notices_of_another_time_are_refused(role, path, age_s, status):
+    before, refused = role.client.get("/totals").json(), role.refusals()
+    token = role.token(time_s=int(time.time()) - age_s)
+    assert role.client.get(f"/{path}/{token}?p=5&e=funded").status_code == status
+    assert role.client.get("/totals").json() == before
+    assert role.refusals() == refused + 1
+
+
+def test_a_conversion_may_come_weeks_after_its_bid(role):
+    token = role.token(time_s=int(time.time()) - 60 * 86_400)
+    assert role.client.get(f"/p/{token}?e=funded&v=10").status_code == 204
 
 
 def test_a_partners_postbacks_are_booked_once_by_get_form_and_json(role):
