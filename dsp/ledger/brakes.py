@@ -2,6 +2,9 @@
 
 Watched are bids above the line item's maximum, spend within a minute, and jumps of win rate and of the average price
 against what the line item has been used to. Time is the notices' own, so that a spool that drains is not a jump.
+
+Pacing raises bids by itself, after an outage twice and more, and then more is won at higher prices: what a multiplier
+explains is no jump. Prices rise with the multiplier, win rates with its third power where few auctions are won.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ WINDOW_MS = 60_000
 MEMORY = 0.1  # of a finished window in the baseline
 LEAST_WINDOWS = 5  # a baseline of fewer says nothing
 LEAST_SAMPLES = 200  # of a window, before it says anything
+_RATE_POWER = 3
 
 
 class _Watch:
     """One line item's last minute and what it is used to."""
 
-    __slots__ = ("exchanges", "n", "price", "prices", "rate", "rates", "spend", "sum", "window")
+    __slots__ = ("exchanges", "multiplier", "n", "price", "prices", "rate", "rates", "spend", "sum", "used", "window")
 
     def __init__(self) -> None:
         self.window = 0
@@ -29,13 +33,18 @@ class _Watch:
         self.n = self.sum = 0  # charges of the window
         self.rate = self.price = 0.0  # baselines
         self.rates = self.prices = 0  # windows in them
+        self.used = self.multiplier = 1.0  # pacing multiplier: of the baseline, and the highest of the window
 
-    def roll(self, time_ms: int) -> None:
-        """Begin a new window when it is time."""
+    def roll(self, time_ms: int, multiplier: float) -> None:
+        """Begin a new window when it is time; ``multiplier`` is what it bids with now."""
         window = time_ms // WINDOW_MS
         if window <= self.window:
+            self.multiplier = max(self.multiplier, multiplier)
             return
         wins, total = self.outcomes()
+        if max(total, self.n) >= LEAST_SAMPLES:
+            self.used = _blend(self.used, self.multiplier, max(self.rates, self.prices))
+        self.multiplier = multiplier
         if total >= LEAST_SAMPLES:
             self.rate = _blend(self.rate, wins / total, self.rates)
             self.rates += 1
@@ -80,7 +89,7 @@ class Brakes:
         watch = self._watched.get(line.id)
         if watch is None:
             watch = self._watched[line.id] = _Watch()
-        watch.roll(time_ms)
+        watch.roll(time_ms, line.multiplier)
         return watch
 
     def _bid(self, line: Line, notice: Notice) -> tuple[str, str] | None:
@@ -105,11 +114,13 @@ class Brakes:
     def _jump(self, watch: _Watch) -> tuple[str, str] | None:
         if watch.n < LEAST_SAMPLES:
             return None
-        if self._price_jump and watch.prices >= LEAST_WINDOWS and watch.sum > self._price_jump * watch.price * watch.n:
+        raised = max(1.0, watch.multiplier / watch.used)
+        price_jump, rate_jump = self._price_jump * raised, self._rate_jump * raised**_RATE_POWER
+        if self._price_jump and watch.prices >= LEAST_WINDOWS and watch.sum > price_jump * watch.price * watch.n:
             return "price_jump", f"{watch.sum / watch.n:.0f} micros an impression, used to {watch.price:.0f}"
         wins, total = watch.outcomes()
         if self._rate_jump and watch.rates >= LEAST_WINDOWS and total >= LEAST_SAMPLES:
-            if wins > self._rate_jump * watch.rate * total:
+            if wins > rate_jump * watch.rate * total:
                 return "win_rate_jump", f"win rate {wins / total:.3f}, used to {watch.rate:.3f}"
         return None
 

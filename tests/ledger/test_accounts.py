@@ -257,6 +257,18 @@ def test_jumps_stop_the_line_item(world, wins, losses, price, reason):
     assert stopped(world) == reason
 
 
+@pytest.mark.parametrize(("wins", "losses", "price"), [(220, 1, "5"), (250, 1500, "14")])
+def test_what_pacing_explains_is_no_jump(world, wins, losses, price):
+    """After an outage a line item bids three times what it did for a while: more is won, at higher prices."""
+    world.adopt(plan())
+    line = world.books.granting.lines[1]
+    line.multiplier = 0.3
+    feed(world, 7, 250, 1500, "3")
+    line.multiplier = 0.9
+    feed(world, 1, wins, losses, price)
+    assert stopped(world) is None
+
+
 def test_the_kill_switch_stops_everything_and_survives_a_restart(disk_world):
     world = disk_world
     world.adopt(simple_plan(2))
