@@ -159,8 +159,12 @@ class _Day:
         value, price = _draw(self.rng, auctions)
         bids = np.maximum(value * slices.multiplier[i], 1.0)
         base = _TICKET._replace(
-            **{"line_item": i + 1, "period": int(slices.period[i]), "bucket": slices.bucket, "lease": slices.lease},
-            **{"epoch": slices.epoch, "time_s": now_ms // 1000},
+            line_item=i + 1,
+            period=int(slices.period[i]),
+            bucket=slices.bucket,
+            lease=slices.lease,
+            epoch=slices.epoch,
+            time_s=now_ms // 1000,
         )
         for bid, least in zip(np.floor(bids).astype(int).tolist(), np.ceil(price).astype(int).tolist(), strict=True):
             if slices.available[i] < bid:
