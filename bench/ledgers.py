@@ -17,7 +17,7 @@ from bench.postgres import Postgres
 from bench.procs import free_port
 from dsp.base.config import Config, LedgerConfig
 from dsp.base.token import TOKEN, TOKEN_BYTES, TOKEN_TEXT_BYTES, Signer, seal_records
-from dsp.catalog.layout import CR_WIDTH, EX_BILLABLE, EX_EXP_S, EX_ID, EX_WIDTH, LI_ID, LI_MAX_BID, LI_WIDTH
+from dsp.catalog.layout import CR_WIDTH, EX_BILLABLE, EX_EXP_S, EX_ID, EX_WIDTH, LI_ID, LI_MAX_BID, LI_WIDTH, LIV_WIDTH
 from dsp.catalog.snapshot import ARRAYS, write_snapshot
 
 EXCHANGE = 7
@@ -32,6 +32,7 @@ def publish(config: Config, budgets: Sequence[int], *, exp_s: int = 10, version:
     arrays["li_i"] = np.zeros((n, LI_WIDTH), np.int64)
     arrays["li_i"][:, LI_ID] = np.arange(1, n + 1)
     arrays["li_i"][:, LI_MAX_BID] = MAX_BID * 1000
+    arrays["li_v"] = np.zeros((n, LIV_WIDTH))
     arrays["ex_i"] = np.zeros((1, EX_WIDTH), np.int64)
     arrays["ex_i"][0, [EX_ID, EX_EXP_S, EX_BILLABLE]] = EXCHANGE, exp_s, 0
     arrays["cr_i"] = np.zeros((1, CR_WIDTH), np.int64)

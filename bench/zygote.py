@@ -23,7 +23,12 @@ class Zygote:
         self.pid = os.fork()
         if self.pid == 0:
             self._end.close()
-            _serve(theirs, roles, prepare)
+            try:  # nothing of the caller's stack may run in here
+                _serve(theirs, roles, prepare)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
         theirs.close()
 
     def fork(self, role: str, argument: str = "") -> int:
