@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from dsp.console import pages
 from dsp.console.api import OPERATIONS, PREFIX, Call, Operation, Reply, once, parse, permitted
 from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify
 from dsp.console.errors import ApiError
@@ -31,6 +32,7 @@ def build(services: Services) -> ASGIApp:
         methods = {o.method: o for o in OPERATIONS if o.path == path}
         route = PREFIX + path.replace("{id}", "{id:int}")
         routes.append(Route(route, _endpoint(services, methods), methods=list(methods)))
+    routes += pages.routes(services)
     routes.append(Route("/healthz", _health, methods=["GET"]))
     handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _http, Exception: _broken}
     return Guard(Starlette(routes=routes, exception_handlers=handlers))  # outside of all: errors have its headers too

@@ -1,0 +1,17 @@
+// Keeps what is marked data-live fresh: the same page, fetched again, its marked part put in place. Nothing else needs
+// a script.
+const REFRESH_MS = 2000;
+async function refresh() {
+  const part = document.querySelector("[data-live]");
+  if (!part) return;
+  try {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (answer.ok && !answer.redirected) {
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const fresh = page.querySelector("[data-live]");
+      if (fresh) part.replaceWith(fresh);
+    }
+  } catch { /* the server is away: what is shown stays, the next turn tries again */ }
+  setTimeout(refresh, REFRESH_MS);
+}
+if (document.querySelector("[data-live]")) setTimeout(refresh, REFRESH_MS);
