@@ -180,6 +180,8 @@ class AerospikeStore:
 class AerospikeWriter:
     """Writes profiles, frequency and erasure. One per thread."""
 
+    bulk = False  # every write is an update of a store in use
+
     def __init__(
         self,
         hosts: Sequence[str],
@@ -254,6 +256,19 @@ class AerospikeWriter:
         bad = [record.result for record in answer.batch_records if record.result != OK]
         if bad:
             raise StoreError(f"Aerospike: {len(bad)} records not written, first result {bad[0]}")
+
+    def delete(self, keys: U8) -> int:
+        """Remove the people that uint8[n, k, KEY_BYTES] name, with all their ids; how many were there."""
+        gone = 0
+        for row in keys:
+            gone += int(sum(self.forget(one.tobytes()) for one in row[row.any(axis=1)]) > 0)
+        return gone
+
+    def checkpoint(self) -> None:
+        """Nothing to do: what was answered is written."""
+
+    def finish(self) -> None:
+        """Nothing to do: what was answered is written."""
 
     def count(self, shown: Iterable[tuple[bytes, Shown]]) -> None:
         """Add billed impressions (subject, what was shown) under every id of the person. Raises `StoreError`."""

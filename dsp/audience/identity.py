@@ -233,6 +233,12 @@ class Peppers:
         """The pepper of the highest key id, uint64[2]."""
         return self.keys[max(self.keys)]
 
+    @property
+    def last(self) -> U64 | None:
+        """The pepper before the current one, while both are valid."""
+        older = sorted(self.keys)[:-1]
+        return self.keys[older[-1]] if older else None
+
 
 def load_peppers(path: Path) -> Peppers:
     """The peppers in ``path`` (JSON {"kid": 32 hex digits}); made fresh, mode 0600, when missing. Raises ValueError."""

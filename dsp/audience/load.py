@@ -14,7 +14,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import msgspec
 import numpy as np
@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from dsp.audience.aerospike_store import AerospikeWriter
 from dsp.audience.cipher import CipherError, RecordCipher
 from dsp.audience.columns import Columns, Rejects, check_names, deletions_of, given_bytes, keys_of, records_of
-from dsp.audience.identity import load_pepper
+from dsp.audience.identity import load_peppers
 from dsp.audience.lmdb_store import profiles_path
 from dsp.audience.lmdb_writer import BulkState, LmdbWriter
 from dsp.audience.store import KEY_BYTES, U8, StoreError
@@ -35,6 +36,32 @@ BATCH_ROWS = 1 << 16
 BLOCK_BYTES = 4 << 20
 SAVE_ROWS = 1_000_000  # between checkpoints
 Progress = Callable[[int, int], None]
+
+
+class PeopleWriter(Protocol):
+    """What a load writes to: `LmdbWriter` or `AerospikeWriter`, which say what the methods do."""
+
+    bulk: bool
+
+    def write(self, records: npt.NDArray[np.void], keys: U8, given: U8 | None = None) -> None:
+        """Write people."""
+        ...
+
+    def delete(self, keys: U8) -> int:
+        """Delete people; how many were there."""
+        ...
+
+    def checkpoint(self) -> BulkState | None:
+        """Make durable what was written so far."""
+        ...
+
+    def finish(self) -> None:
+        """Make everything findable and durable."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +104,15 @@ def write_people(root: Path, records: npt.NDArray[np.void], ids: U8 | Sequence[S
     with people_writer(root) as writer:
         writer.write(records, keys[:, None, :] if keys.ndim == 2 else keys)
     return len(records)
+
+
+def _writer(config: Config, resume: BulkState | None) -> PeopleWriter:
+    """The writer of the configured store."""
+    settings = config.audience
+    if settings.store == "aerospike":
+        ttl_s = settings.ttl_days * 86_400
+        return AerospikeWriter(settings.aerospike_hosts, settings.namespace, ttl_s=ttl_s, cipher=_cipher())
+    return LmdbWriter(profiles_path(config.root), resume=resume, cipher=_cipher())
 
 
 def _cipher() -> RecordCipher | None:
@@ -136,7 +172,8 @@ class _Load:
         self, config: Config, path: Path, state: Checkpoint | None, hash_text: Callable[[str], int] | None
     ) -> None:
         self._config, self._path, self._hash_text = config, path, hash_text
-        self._pepper = load_pepper(config.path("secrets", "pepper.json"))
+        peppers = load_peppers(config.path("secrets", "pepper.json")).keys
+        self._peppers = [pepper for _, pepper in sorted(peppers.items(), reverse=True)]
         self._resume = state
         self.loaded, self.rejected, self.deleted, self.last_row = (
             (state.loaded, state.rejected, state.deleted, state.last_row) if state else (0, 0, 0, 0)
@@ -151,7 +188,7 @@ class _Load:
     def __enter__(self) -> None:
         self._rejects.parent.mkdir(parents=True, exist_ok=True)
         bulk = self._resume.bulk if self._resume else None
-        self._writer = LmdbWriter(profiles_path(self._config.root), resume=bulk, cipher=_cipher())
+        self._writer = _writer(self._config, bulk)
         self._bulk = self._writer.bulk
         if bulk is None and self._bulk and self._resume is not None:
             self._writer.close()
@@ -183,7 +220,7 @@ class _Load:
         bad = Rejects(n)
         records = records_of(columns, n, bad)
         leaving = deletions_of(columns, n, bad)
-        keys = keys_of(columns, n, self._pepper, self._hash_text, bad)
+        keys = self._keys(columns, n, bad)
         staying = bad.good & ~leaving
         self._writer.write(records[staying], keys[staying], given_bytes(list(columns)))
         if leaving.any():
@@ -195,6 +232,14 @@ class _Load:
         self.rejected += n - int(bad.good.sum())
         if self.last_row - self._saved_at >= SAVE_ROWS:
             self._save()
+
+    def _keys(self, columns: Columns, n: int, bad: Rejects) -> U8:
+        """The keys under every pepper, the current one's first: a person loaded under the last one is the same."""
+        first = keys_of(columns, n, self._peppers[0], self._hash_text, bad)
+        if len(self._peppers) == 1:
+            return first
+        others = [keys_of(columns, n, pepper, self._hash_text, Rejects(n)) for pepper in self._peppers[1:]]
+        return np.concatenate([first, *others], axis=1)
 
     def report(self) -> LoadReport:
         """What was done; an empty reject file goes."""

@@ -67,7 +67,7 @@ class Audience:
     frequency: FrequencySource
     inflight: InFlight
     hosts: int  # that bid
-    guard: Guard | None = None  # where it matters how long a read may take
+    guard: Guard | None = None
     remote: AerospikeStore | None = None
 
     def budget(self, left_ms: float) -> None:
@@ -92,10 +92,12 @@ def open_audience(config: Config, store: ProfileStore | None = None) -> Audience
     inflight = InFlight(config.path(FILE_NAME))
     if store is not None or not config.bidder.profile_reads:
         local = LmdbFrequency(frequency_path(config.root))
-        return Audience(store if store is not None else EmptyStore(), local, inflight, settings.bidder_hosts)
+        guarded = store if isinstance(store, Guard) else None
+        return Audience(store if store is not None else EmptyStore(), local, inflight, settings.bidder_hosts, guarded)
     if settings.store == "lmdb":
         local = LmdbFrequency(frequency_path(config.root))
-        return Audience(Guard(open_profiles(config)), local, inflight, settings.bidder_hosts)
+        guard = Guard(open_profiles(config))
+        return Audience(guard, local, inflight, settings.bidder_hosts, guard)
     if not settings.aerospike_hosts:
         raise StoreError("audience.aerospike_hosts is empty; list some nodes as name:port")
     try:

@@ -54,7 +54,7 @@ BAD_REASONS = (
 RTA_OUTCOMES = ("accept", "refuse", "unknown", "ping", "test", "bad", "shed", "failed")
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
-STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other")
+STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other", "hurried")
 PROFILES = ("found", "missing", "denied")
 MODEL_ROLES = ("current", "challenger")
 HEADS = ("click", "apply", "approve", "fund", "default")
@@ -116,6 +116,7 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition("dsp_consent_total", "counter", "Requests by what consent and law allow.", (("decision", CONSENT),)),
     Definition("dsp_profiles_total", "counter", "Profile joins.", (("result", PROFILES),)),
     Definition("dsp_store_errors_total", "counter", "Failed reads of the audience store.", (("kind", STORE_ERRORS),)),
+    Definition("dsp_profiles_kept_total", "counter", "Profiles answered from memory while the store did not."),
     Definition(
         "dsp_frequency_total",
         "counter",

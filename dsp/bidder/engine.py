@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.audience.consent import JOIN, ConsentGate, mask_profiles
-from dsp.audience.guard import Guard
-from dsp.audience.identity import IDENTITY_COLUMNS, column_numbers, identity_keys, load_pepper
+from dsp.audience.hot import HotProfiles
+from dsp.audience.identity import IDENTITY_COLUMNS, column_numbers, identity_keys, load_peppers
 from dsp.audience.open import Audience, open_audience
 from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
@@ -107,12 +107,13 @@ class Engine:
         self._k = min(config.bidder.candidates, MAX_K)
         self._qps_share = 1.0 / max(1, config.bidder.http_workers + config.bidder.grpc_workers)
         self._columns = column_numbers(IDENTITY_COLUMNS, REQUEST_COLUMNS)
-        self._pepper = load_pepper(config.path("secrets", "pepper.json"))
+        peppers = load_peppers(config.path("secrets", "pepper.json"))
+        self._pepper, self._old_pepper = peppers.current, peppers.last
         self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
         self._next_bid = self._first = 0
         self._warming: DecisionSink | None = None
         self._live_at_ns = 0
-        self._store_seen = (0, 0, 0, 0)
+        self._store_seen = (0, 0, 0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
         self._standing: Challenger | None = None
         self._corrected_ns = 0  # stamp of the correction in use
@@ -175,6 +176,7 @@ class Engine:
         self._m_consent = m.counter("dsp_consent_total")
         self._m_profiles = m.counter("dsp_profiles_total")
         self._m_store_errors = m.counter("dsp_store_errors_total")
+        self._m_kept = m.counter("dsp_profiles_kept_total").reshape(1)
         self._m_frequency = m.counter("dsp_frequency_total")
         self._m_imps_dropped = m.counter("dsp_imps_dropped_total").reshape(1)
         self._m_stages = m.histogram("dsp_stage_seconds")
@@ -391,11 +393,28 @@ class Engine:
         if self.audience.remote is not None:
             self.audience.budget(least_left_us(n, q) / 2000)  # half of what the most pressed request has left
         self.store.read(work.keys, work.wanted, work.profiles, work.found[:n])
+        if self._old_pepper is not None:
+            self._find_by_old_pepper(n)
         self._m_store.observe_ns(0, time.perf_counter_ns() - t0)
         mask_profiles(n, work.bits, work.profiles, work.found, now_s // 86_400)
         self.audience.states(n, work.bits, work.keys, work.wanted, work.profiles, work.found, work.states)
         q[:n, Q_FOUND] = work.found[:n]
         q[:n, Q_BITS] = work.bits[:n]
+
+    def _find_by_old_pepper(self, n: int) -> None:
+        """While a pepper is being replaced: whoever wasn't found is looked for under the one before."""
+        work, batch = self.work, self.batch
+        assert self._old_pepper is not None
+        bits = np.where(work.found[:n] == 0, work.bits[:n], 0)
+        keys, wanted = np.empty_like(work.keys), np.empty_like(work.wanted)
+        profiles, found = np.empty_like(work.profiles), np.zeros(n, np.int64)
+        identity_keys(
+            batch.req, batch.text, batch.pool, n, self._columns, self.plan.exchange_ids, self._old_pepper, bits, JOIN,
+            keys, wanted,
+        )  # fmt: skip
+        self.store.read(keys, wanted, profiles, found)
+        rows = np.flatnonzero(found)
+        work.profiles[rows], work.found[rows] = profiles[rows], 1
 
     def _encode(self, n_bids: int, now_s: int, nbr_bodies: bool) -> list[Answer]:
         """Stage 10: tokens, then the answers of all requests."""
@@ -494,11 +513,14 @@ class Engine:
         """Add what the store and the frequency stage have counted since the last poll."""
         self._m_frequency += self.work.capped
         self.work.capped[:] = 0
-        stats = self.store.stats
-        slow = self.store.slow_reads if isinstance(self.store, Guard) else 0
-        seen = (slow, stats.skipped, stats.corrupt, stats.errors)  # timeout, unavailable, corrupt, other
-        for i, (now, before) in enumerate(zip(seen, self._store_seen, strict=True)):
+        stats, guard = self.store.stats, self.audience.guard
+        slow, hurried = (guard.slow_reads, guard.hurried) if guard is not None else (0, 0)
+        kept = self.store.served if isinstance(self.store, HotProfiles) else 0
+        # timeout, unavailable, corrupt, other, hurried; then what memory answered
+        seen = (slow, stats.skipped - hurried, stats.corrupt, stats.errors, hurried, kept)
+        for i, (now, before) in enumerate(zip(seen[:-1], self._store_seen, strict=False)):
             self._m_store_errors[i] += now - before
+        self._m_kept += kept - self._store_seen[-1]
         self._store_seen = seen
 
     def _swap_model(self, path: Path) -> None:

@@ -162,3 +162,32 @@ def test_the_empty_store_knows_nobody() -> None:
     assert read(store, [[key(1)], []]) == UNKNOWN
     assert store.stats.reads == 1
     store.close()
+
+
+def test_a_read_that_would_outlast_the_deadline_is_not_begun() -> None:
+    store, guard = guarded()
+    store.takes_ms = 4
+    guard.budget_ms = 50.0
+    for _ in range(60):
+        assert look(guard) == KNOWN
+    assert 3.9 < guard.usual_ms <= 4.0
+    guard.budget_ms = 7.0  # less than twice what reads take
+    reads = store.stats.reads
+    assert look(guard) == UNKNOWN
+    assert (store.stats.reads, guard.hurried, store.stats.skipped) == (reads, 1, 1)
+    assert guard.state == CLOSED  # the store is well, the bid was in a hurry
+    guard.budget_ms = 9.0
+    assert look(guard) == KNOWN
+
+
+def test_a_slow_spell_is_not_held_against_the_store_for_ever() -> None:
+    store, guard = guarded()
+    store.takes_ms = 19
+    guard.budget_ms = 100.0
+    for _ in range(60):
+        look(guard)
+    store.takes_ms = 1
+    guard.budget_ms = 10.0
+    looks = [look(guard) for _ in range(200)]
+    assert looks[0] == UNKNOWN
+    assert looks[-1] == KNOWN

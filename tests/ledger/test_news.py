@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,19 @@ def test_people_already_counted_are_met_as_such(made: Any) -> None:
     with LmdbOf(world) as states:
         states.count([(person, Shown(START_S - 5, 1, item, 1, 1, 0))] * 2)
     assert world.bid() is None
+
+
+def test_a_person_loaded_under_the_last_pepper_is_met_while_both_are_valid(made: Any) -> None:
+    line_item = {"targeting": {"segments": {"include": ["in-market"]}}}
+    world = made(line_item)
+    assert world.bid()
+    file = world.config.path("secrets", "pepper.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "2": "5" * 32}))
+    world.engine.close()
+    world.engine = Engine.open(
+        world.config, snapshot=world.snapshot, scorer=world.stage.scorer, signer=world.stage.signer,
+        slices=Slices.fixed(world.snapshot.li_i[:, 0].copy(), 10**12), metrics=Metrics.memory(),
+        clock=lambda: world.now_s * 10**9,
+    )  # fmt: skip
+    assert world.bid()
+    assert world.bid(STRANGER) is None
