@@ -175,12 +175,15 @@ class Pacer:
     def _plan(self, changed: npt.NDArray[np.bool_], time_ms: int) -> None:
         """New plans for line items whose day or budgets changed."""
         self._state.replan(changed, time_ms / 1000)
-        ends = [_day(line, time_ms) for line in self._lines]
-        due = {x.id: self._today(x.chain[0], x, i, ends[i], time_ms) for i, x in enumerate(self._lines)}
-        for account in {a for x in self._lines for a in x.chain[1:]}:
-            members = [x for x in self._lines if account in x.chain]
+        plans = [x.plan for x in self._lines if x.plan is not None]
+        midnights = {zone: _midnight(zone, time_ms) for zone in {plan.timezone for plan in plans}}
+        ends = np.array([min(midnights[plan.timezone], plan.end_ms) for plan in plans], np.float64)
+        share = self._share(ends, time_ms)
+        due = {x.id: _today(x.chain[0], x, share[i]) for i, x in enumerate(self._lines)}
+        for account in {a: None for x in self._lines for a in x.chain[1:]}:
+            members = [x for x in account.lines.values() if x.id in self._row]
             together = sum(due[x.id] for x in members)
-            limit = min(self._today(account, x, self._row[x.id], ends[self._row[x.id]], time_ms) for x in members)
+            limit = min(_today(account, x, share[self._row[x.id]]) for x in members)
             if together > limit:
                 for x in members:
                     due[x.id] *= max(limit, 0.0) / together
@@ -193,20 +196,13 @@ class Pacer:
             self._base[i] = line.chain[0].posted.get(ALL_TIME, 0)
             self._start[i], self._end[i] = time_ms / 1000, ends[i] / 1000
 
-    def _today(self, account: Account, line: Line, row: int, end_ms: int, time_ms: int) -> float:
-        """What an account may still spend until ``end_ms``, micros."""
-        assert line.plan is not None
-        posted, budget = account.posted, account.budget
-        day = line.zone.day if line.zone is not None else 0
-        left = float(min(budget.total_micros, account.funds) - posted.get(ALL_TIME, 0))
-        flight_ms = line.plan.end_ms
-        if left < NO_LIMIT / 2 and end_ms < flight_ms < time_ms + _FAR_MS:
-            curve = self._state.curve
-            now, then = time_ms / 1000, end_ms / 1000
-            left *= float(curve.between(now, then)[row] / max(curve.between(now, flight_ms / 1000)[row], 1.0))
-        if budget.daily_micros < NO_LIMIT:
-            left = min(left, float(budget.daily_micros - posted.get(day, 0)))
-        return left
+    def _share(self, ends: F64, time_ms: int) -> F64:
+        """Of what a flight has left, the part that its traffic until ``ends`` (ms) is; 1 where it has no near end."""
+        flights = np.array([x.plan.end_ms if x.plan is not None else 0 for x in self._lines], np.float64)
+        near = (ends < flights) & (flights < time_ms + _FAR_MS)
+        now_s, curve = time_ms / 1000, self._state.curve
+        rest = curve.between(now_s, np.where(near, flights, ends) / 1000)
+        return np.where(near, curve.between(now_s, ends / 1000) / np.maximum(rest, 1.0), 1.0)
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
@@ -251,6 +247,18 @@ class Pacer:
         return allow, kappa, ceiling
 
 
+def _today(account: Account, line: Line, share: float) -> float:
+    """What an account may still spend in a line item's plan, micros; ``share`` of its total is for today."""
+    posted, budget = account.posted, account.budget
+    left = float(min(budget.total_micros, account.funds) - posted.get(ALL_TIME, 0))
+    if left < NO_LIMIT / 2:
+        left *= share
+    if budget.daily_micros < NO_LIMIT:
+        day = line.zone.day if line.zone is not None else 0
+        left = min(left, float(budget.daily_micros - posted.get(day, 0)))
+    return left
+
+
 def _limits(line: Line) -> tuple[int, ...]:
     """What a plan depends on: another value of any of it, and a new one is made."""
     plan = line.plan
@@ -260,12 +268,8 @@ def _limits(line: Line) -> tuple[int, ...]:
     return (day, *budgets, plan.start_ms, plan.end_ms, plan.target_micros, SHAPES.index(plan.pacing))
 
 
-def _day(line: Line, time_ms: int) -> int:
-    """When the line item's local day, or its flight if sooner, ends; unix ms."""
-    assert line.plan is not None
-    zone = ZoneInfo(line.plan.timezone)
-    local = datetime.fromtimestamp(time_ms / 1000, zone)
-    midnight = (local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None) + timedelta(days=1)).replace(
-        tzinfo=zone
-    )
-    return min(int(midnight.astimezone(UTC).timestamp() * 1000), line.plan.end_ms)
+def _midnight(zone_name: str, time_ms: int) -> int:
+    """When the day ends in a time zone; unix ms."""
+    zone = ZoneInfo(zone_name)
+    today = datetime.fromtimestamp(time_ms / 1000, zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    return int((today + timedelta(days=1)).replace(tzinfo=zone).astimezone(UTC).timestamp() * 1000)
