@@ -187,9 +187,12 @@ class Books:
         prepaid = advertiser in self.granting.plan.prepaid
         self.granting.set_funds(advertiser, -self.balance(PREPAID, advertiser) if prepaid else NO_LIMIT)
 
-    def tick(self, mono_ns: int, time_ms: int, *, close: bool = True) -> None:
-        """Let time pass: leases end, buckets close (unless notices of them may wait somewhere), periods begin."""
-        self.granting.tick(mono_ns, time_ms, close=close)
+    def tick(self, mono_ns: int, time_ms: int, watermark_ns: int | None = None) -> None:
+        """Let time pass: leases end, buckets close, periods begin.
+
+        ``watermark_ns``: every notice that was received before it has been applied; now, where it is not given.
+        """
+        self.granting.tick(mono_ns, time_ms, watermark_ns)
         self.pacer.tick(time_ms)
 
     def sync(self, request: SyncRequest, mono_ns: int, time_ms: int) -> SyncReply:

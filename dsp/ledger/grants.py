@@ -306,7 +306,7 @@ class Granting:
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def tick(self, mono_ns: int, time_ms: int, *, close: bool = True) -> None:
+    def tick(self, mono_ns: int, time_ms: int, watermark_ns: int | None = None) -> None:
         """End leases, close buckets, reclaim, begin new periods, as far as time has come."""
         rolled = [zone.roll(time_ms) for zone in self._zones.values()]
         if time_ms >= self._turn_ms:
@@ -323,11 +323,11 @@ class Granting:
             elif since + RECALL_NS <= mono_ns:
                 self._starve(account, mono_ns)
         hold_ns = int((self.plan.exp_s + self._skew_s) * 1e9)
+        applied_ns = mono_ns if watermark_ns is None else min(mono_ns, watermark_ns)
         for lease in list(self.leases.values()):
             if not lease.over and lease.expires_ns and lease.expires_ns <= mono_ns:
                 self._end(lease, mono_ns, time_ms)
-            if close:
-                self._close(lease, mono_ns - hold_ns)
+            self._close(lease, applied_ns - hold_ns)
 
     def _close(self, lease: Lease, before_ns: int) -> None:
         """Close buckets whose every later bucket began before ``before_ns`` (rule 5), and reclaim (rule 7)."""

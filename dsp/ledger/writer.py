@@ -65,7 +65,7 @@ class Writer:
         self.counts: Counter[str] = Counter()
         self._open_books, self._outcomes, self._loop, self._spool = open_books, outcomes, loop, spool
         self._audience = audience
-        self._queue: deque[tuple[Work, asyncio.Future[Any]]] = deque()
+        self._queue: deque[tuple[Work, asyncio.Future[Any], int]] = deque()  # and when it arrived
         self._waiting = 0
         self._on_open: list[Call] = []
         self._wake = threading.Event()
@@ -105,7 +105,7 @@ class Writer:
             raise UnavailableError("too many notices wait" if not self.fenced else "another ledger has taken over")
         future = self._loop.create_future()
         self._waiting += size  # only the loop's thread adds and subtracts
-        self._queue.append((work, future))
+        self._queue.append((work, future, time.monotonic_ns()))
         if not self._wake.is_set():
             self._wake.set()
         return future
@@ -142,10 +142,15 @@ class Writer:
         batch: list[tuple[Work, asyncio.Future[Any]]] = []
         size = 0
         while self._queue and size < BATCH_LIMIT:
-            batch.append(self._queue.popleft())
-            work = batch[-1][0]
+            work, future, _ = self._queue.popleft()
+            batch.append((work, future))
             size += 1 if callable(work) else len(work)
         return batch
+
+    def _watermark_ns(self) -> int:
+        """Whatever was received before this moment is in the batch at hand or in the books."""
+        now_ns = time.monotonic_ns()
+        return self._queue[0][2] if self._queue else now_ns
 
     def _step(self, batch: list[tuple[Work, asyncio.Future[Any]]]) -> None:
         works = [work for work, _ in batch]
@@ -174,7 +179,7 @@ class Writer:
             with books.batch():
                 booked = books.apply([*old, *new])[len(old) :]
                 if not old:
-                    books.tick(mono_ns, time_ms, close=not self._queue)
+                    books.tick(mono_ns, time_ms, min(mono_ns, self._watermark_ns()))
                 at = 0
                 for work in works:
                     if not callable(work):

@@ -426,3 +426,25 @@ def test_a_tolerance_spends_the_last_percents_sooner_and_its_bound_holds(config)
     assert strict <= 300 * BID
     assert tolerant <= 330 * BID
     assert tolerant > strict
+
+
+def test_no_bucket_closes_before_the_notices_of_its_time_are_booked(world):
+    world.adopt(simple_plan(total=3 * BID, exp_s=1.0))
+    slices = world.worker()
+    token = world.bid(slices, 0, BID)
+    behind_ns = world.clock()  # notices received since then still wait to be booked
+    books = world.books
+
+    def sync_behind(request):
+        with books.batch():
+            books.tick(world.clock(), world.clock.time_ms(), behind_ns)
+            return books.sync(request, world.clock(), world.clock.time_ms())
+
+    world.ledger.sync = sync_behind
+    for _ in range(60):
+        world.clock.advance(0.25)
+        slices.refresh(world.clock())
+    assert slices.available[0] == 2 * BID  # long after expiry, still held
+    world.ledger.notice("b", token, {"p": "10"})
+    assert world.books.counts["late_wins"] == 0
+    assert world.books.spend(1) == BID
