@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dsp.base.config import Config
-from dsp.cli.edge import config_of, print_json, refusing
+from dsp.cli.edge import config_of, fail, print_json, refusing
 
 app = typer.Typer(help="Model versions: list, shadow, promote, roll back.", no_args_is_help=True)
 
@@ -111,6 +111,46 @@ def drift(context: typer.Context, as_json: Json = False) -> None:
         alert = "  ALERT" if row.alert else ""
         came = f"{row.observed:7,} of {row.outcomes:9,}"
         print(f"{row.head:8} {which:20} {came}   alone {ratio:>6}   corrected {after:>6}{alert}")
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    version: Version,
+    other: Annotated[int, typer.Option("--with", help="The version to compare with; the current one without.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What the bids of two versions won, cost and brought, with 95 % intervals of the difference."""
+    from dsp.catalog.publish import current_path
+    from dsp.catalog.snapshot import Snapshot, SnapshotError
+    from dsp.control.experiment import compare as run
+    from dsp.log.decisions import read_decisions
+    from dsp.log.outcomes import read_outcomes
+    from dsp.model.compared import results
+    from dsp.model.features import SPEC_HASH
+    from dsp.model.registry import ModelError, current_dir
+
+    config = config_of(context)
+    with refusing(ModelError, SnapshotError):
+        now, published = current_dir(config), current_path(config)
+        if now is None or published is None:
+            fail("there is no current model or no published catalog yet")
+        base = other or int(now.name)
+        decisions = read_decisions(config.path("log", "decisions"), None, SPEC_HASH)
+        outcomes = read_outcomes(config.path("log", "outcomes"))
+        a, b = results(decisions, outcomes, Snapshot.load(published), (base, version))
+    compared = {name: run(a.ratios()[name], b.ratios()[name]) for name in a.ratios()}
+    if as_json:
+        print_json({"bids": {base: len(a.bids), version: len(b.bids)}, "compared": compared})
+        return
+    print(f"{'':32} {f'version {base}':>14} {f'version {version}':>14}   difference")
+    print(f"{'settled bids':32} {len(a.bids):14,} {len(b.bids):14,}")
+    for name, row in compared.items():
+        if row.a is None or row.b is None:
+            print(f"{name:32} {'-':>14} {'-':>14}   too little came to tell")
+            continue
+        tells = "" if row.significant else "   not significant"
+        print(f"{name:32} {row.a:14.4g} {row.b:14.4g}   {row.low:+.4g} to {row.high:+.4g}{tells}")
 
 
 @app.command()

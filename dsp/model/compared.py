@@ -1,0 +1,88 @@
+"""What became of the bids that two model versions made: per bid, what it won, cost and brought."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsp.catalog.layout import (
+    LI_CURRENCY,
+    LI_ID,
+    LIV_EAD,
+    LIV_LGD,
+    LIV_MARGIN,
+    LIV_PAYOUT_APPLY,
+    LIV_PAYOUT_APPROVE,
+    LIV_PAYOUT_CLICK,
+    LIV_PAYOUT_FUND,
+)
+from dsp.catalog.snapshot import Snapshot
+from dsp.log.outcomes import BILLING, WIN
+from dsp.model.labels import join_labels
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Of the settled bids of one version, float64[n] each: 1 where shown, clicked, funded; USD spent and brought."""
+
+    bids: F64
+    shown: F64
+    clicks: F64
+    funded: F64
+    spent: F64
+    value: F64
+
+    def ratios(self) -> dict[str, tuple[F64, F64]]:
+        """What is compared: (numerator, denominator) by name."""
+        return {
+            "win rate": (self.shown, self.bids),
+            "cost per thousand shown, USD": (1_000 * self.spent, self.shown),
+            "click rate": (self.clicks, self.shown),
+            "cost per funded, USD": (self.spent, self.funded),
+            "value per USD spent": (self.value, self.spent),
+            "profit per thousand bids, USD": (1_000 * (self.value - self.spent), self.bids),
+        }
+
+
+def results(
+    decisions: Mapping[str, Any], outcomes: Mapping[str, Any], snapshot: Snapshot, versions: tuple[int, ...]
+) -> list[Results]:
+    """One per version. What a shown impression cost is its notice's price, or without one what was reserved."""
+    labels = join_labels(decisions, outcomes)
+    ids = snapshot.li_i[:, LI_ID]  # sorted
+    at = np.minimum(np.searchsorted(ids, decisions["line_item"]), len(ids) - 1)
+    known = ids[at] == decisions["line_item"]
+    usd = snapshot.cur_usd[snapshot.li_i[at, LI_CURRENCY]]
+    offer, stage = snapshot.li_v[at], labels.stage.astype(np.float64)
+    value = stage[:, 4] * (offer[:, LIV_MARGIN] + offer[:, LIV_PAYOUT_FUND])
+    value -= stage[:, 5] * offer[:, LIV_LGD] * offer[:, LIV_EAD]
+    for column, payout in ((1, LIV_PAYOUT_CLICK), (2, LIV_PAYOUT_APPLY), (3, LIV_PAYOUT_APPROVE)):
+        value += stage[:, column] * offer[:, payout]
+    share = _paid_share(decisions, outcomes)
+    spent = stage[:, 0] * decisions["reserve_micros"] * 1e-6 * share * usd
+    out = []
+    for version in versions:
+        rows = (decisions["model"] == version) & labels.settled & known
+        of = stage[rows]
+        out.append(Results(np.ones(len(of)), of[:, 0], of[:, 1], of[:, 4], spent[rows], (value * usd)[rows]))
+    return out
+
+
+def _paid_share(decisions: Mapping[str, Any], outcomes: Mapping[str, Any]) -> F64:
+    """Price paid over bid, float64[n]; 1 where no notice said it."""
+    out = np.ones(len(decisions["bid_id"]))
+    told = np.isin(outcomes["kind"], (WIN, BILLING)) & (outcomes["price_micros"] > 0)
+    order = np.argsort(decisions["bid_id"], kind="stable")
+    if not len(order):
+        return out
+    wanted = outcomes["bid_id"][told]
+    at = order[np.minimum(np.searchsorted(decisions["bid_id"], wanted, sorter=order), len(order) - 1)]
+    right = decisions["bid_id"][at] == wanted
+    out[at[right]] = outcomes["price_micros"][told][right] / np.maximum(decisions["bid_cpm_micros"][at[right]], 1)
+    return np.minimum(out, 1.0)
