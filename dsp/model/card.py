@@ -24,7 +24,9 @@ from dsp.model.quality import calibration_bins
 
 F64 = npt.NDArray[np.float64]
 CARD_FILE = "card.html"
-_TOP = 12  # features shown per head
+DECILES = 10
+_TOP = 12  # features named per head
+_BARS = 8  # and drawn
 _INK, _LINE, _GUIDE = "#888888", "#2a78d6", "#b0b0b0"  # read on white and on black
 
 _STYLE = """
@@ -38,8 +40,10 @@ th:first-child, td:first-child { text-align: left; } svg { max-width: 100%; heig
 """
 
 
-def render_card(manifest: Manifest, network: Network, judged: Sequence[Judged]) -> str:
-    """The page as HTML text."""
+def render_card(
+    manifest: Manifest, network: Network, judged: Sequence[Judged], worth: tuple[F64, F64] | None = None
+) -> str:
+    """The page as HTML text. ``worth``: value per held-out impression in USD, (predicted, what came), float64[n]."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>{html.escape(manifest.name)}</title><style>{_STYLE}</style>",
@@ -51,11 +55,17 @@ def render_card(manifest: Manifest, network: Network, judged: Sequence[Judged]) 
         "ECE is the mean gap between prediction and outcome over ten groups; predicted / observed is 1 when right.</p>",
         _table(manifest),
     ]
+    if worth is not None and len(worth[0]) >= DECILES:
+        parts += [
+            "<h2>Value by decile</h2><p class=note>Held-out impressions by predicted value, best first: what they were "
+            "predicted to bring per thousand, and what they brought.</p>",
+            _value_plot(*worth),
+        ]
     for h, head in enumerate(HEADS):
         p, y = judged[h].p, judged[h].y
         parts.append(f"<h2>p({head})</h2>")
         if 0 < y.sum() < len(y):
-            parts.append(_plots(p, y))
+            parts.append(_plots(p, y, manifest.features, network.linear[:, h]))
         else:
             parts.append("<p class=note>Too few outcomes among the held-out bids to draw anything.</p>")
         parts.append(_weights(manifest.features, network.linear[:, h]))
@@ -84,12 +94,12 @@ def _row(name: str, m: HeadMetrics) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _plots(p: F64, y: F64) -> str:
-    """Calibration, ROC and lift by decile, side by side."""
+def _plots(p: F64, y: F64, names: Sequence[str], weights: F64) -> str:
+    """Calibration, ROC, lift by decile and the heaviest features, side by side."""
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "dsp", "font.size": 9.0, "text.color": _INK}):
-        figure = Figure(figsize=(10.0, 3.0))
-        calibration, roc, lift = figure.subplots(1, 3)
-        figure.subplots_adjust(left=0.06, right=0.99, bottom=0.17, top=0.9, wspace=0.28)
+        figure = Figure(figsize=(13.0, 3.0))
+        calibration, roc, lift, heaviest = figure.subplots(1, 4)
+        figure.subplots_adjust(left=0.05, right=0.99, bottom=0.17, top=0.9, wspace=0.42)
         bins = calibration_bins(p, y)
         top = float(bins[:, 1:].max()) * 1.08
         error = np.sqrt(np.maximum(bins[:, 2] * (1 - bins[:, 2]), 0.25 / bins[:, 0]) / bins[:, 0])
@@ -106,17 +116,42 @@ def _plots(p: F64, y: F64) -> str:
         lift.bar(np.arange(1, len(bins) + 1), bins[::-1, 2] / y.mean(), color=_LINE)
         lift.axhline(1.0, color=_GUIDE, linewidth=1)
         lift.set(title="lift by decile", xlabel="decile, best first", ylabel="rate over average")
-        for axes in (calibration, roc, lift):
-            axes.tick_params(colors=_INK)
-            axes.xaxis.label.set_color(_INK)
-            axes.yaxis.label.set_color(_INK)
-            axes.patch.set_alpha(0.0)
-            for side, spine in axes.spines.items():
-                spine.set_color(_INK)
-                spine.set_visible(side in ("left", "bottom"))
-        figure.patch.set_alpha(0.0)
-        target = io.StringIO()
-        figure.savefig(target, format="svg", metadata={"Date": None})
+        top_features = np.argsort(-np.abs(weights))[:_BARS][::-1]
+        heaviest.barh([names[k] for k in top_features], weights[top_features], color=_LINE)
+        heaviest.axvline(0.0, color=_GUIDE, linewidth=1)
+        heaviest.set(title="heaviest features", xlabel="log odds per unit")
+        return _svg(figure)
+
+
+def _value_plot(predicted: F64, came: F64) -> str:
+    """Mean value per thousand by decile of the predicted one."""
+    parts = np.array_split(np.argsort(-predicted, kind="stable"), DECILES)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "dsp", "font.size": 9.0, "text.color": _INK}):
+        figure = Figure(figsize=(7.0, 3.0), layout="constrained")
+        axes = figure.subplots()
+        decile = np.arange(1, DECILES + 1)
+        means = [[1_000 * float(x[part].mean()) for part in parts] for x in (predicted, came)]
+        error = [1_000 * float(came[part].std() / np.sqrt(len(part))) for part in parts]
+        axes.bar(decile - 0.2, means[0], 0.38, color=_GUIDE, label="predicted")
+        axes.bar(decile + 0.2, means[1], 0.38, color=_LINE, label="came (± 1 s.e.)", yerr=error, ecolor=_INK)
+        axes.set(xlabel="decile of predicted value, best first", ylabel="USD per thousand")
+        axes.legend(frameon=False, labelcolor=_INK)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as inline SVG that reads on white and on black."""
+    for axes in figure.axes:
+        axes.tick_params(colors=_INK)
+        axes.xaxis.label.set_color(_INK)
+        axes.yaxis.label.set_color(_INK)
+        axes.patch.set_alpha(0.0)
+        for side, spine in axes.spines.items():
+            spine.set_color(_INK)
+            spine.set_visible(side in ("left", "bottom"))
+    figure.patch.set_alpha(0.0)
+    target = io.StringIO()
+    figure.savefig(target, format="svg", metadata={"Date": None})
     text = target.getvalue()
     return text[text.index("<svg") :]
 

@@ -50,6 +50,17 @@ class Results:
         }
 
 
+def brought(stage: F64, offer: F64) -> F64:
+    """Worth float64[n], account currency: ``stage`` float64[n, 5] says which heads came true, or how likely they all
+    are up to each (click, click and apply, …); ``offer`` float64[n, LIV_WIDTH]. The design's value formula.
+    """
+    out = stage[:, 3] * (offer[:, LIV_MARGIN] + offer[:, LIV_PAYOUT_FUND])
+    out -= stage[:, 4] * offer[:, LIV_LGD] * offer[:, LIV_EAD]
+    for column, payout in ((0, LIV_PAYOUT_CLICK), (1, LIV_PAYOUT_APPLY), (2, LIV_PAYOUT_APPROVE)):
+        out += stage[:, column] * offer[:, payout]
+    return np.asarray(out)
+
+
 def results(
     decisions: Mapping[str, Any], outcomes: Mapping[str, Any], snapshot: Snapshot, versions: tuple[int, ...]
 ) -> list[Results]:
@@ -59,11 +70,8 @@ def results(
     at = np.minimum(np.searchsorted(ids, decisions["line_item"]), len(ids) - 1)
     known = ids[at] == decisions["line_item"]
     usd = snapshot.cur_usd[snapshot.li_i[at, LI_CURRENCY]]
-    offer, stage = snapshot.li_v[at], labels.stage.astype(np.float64)
-    value = stage[:, 4] * (offer[:, LIV_MARGIN] + offer[:, LIV_PAYOUT_FUND])
-    value -= stage[:, 5] * offer[:, LIV_LGD] * offer[:, LIV_EAD]
-    for column, payout in ((1, LIV_PAYOUT_CLICK), (2, LIV_PAYOUT_APPLY), (3, LIV_PAYOUT_APPROVE)):
-        value += stage[:, column] * offer[:, payout]
+    stage = labels.stage.astype(np.float64)
+    value = brought(stage[:, 1:], snapshot.li_v[at])
     share = _paid_share(decisions, outcomes)
     spent = stage[:, 0] * decisions["reserve_micros"] * 1e-6 * share * usd
     out = []

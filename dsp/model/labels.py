@@ -44,7 +44,7 @@ class Labels:
     in CPM micros of the bid's currency, NaN where no notice told it.
 
     For the heads: ``stage`` bool[n, 6], column 0 shown, column h + 1 head h came true; ``usable`` bool[n, heads] where
-    the row is in the head's population and old enough to tell.
+    the row is in the head's population and old enough to tell; ``ripe`` bool[n] where it is for every head.
     """
 
     won: Bool
@@ -52,6 +52,7 @@ class Labels:
     price: F64
     stage: Bool
     usable: Bool
+    ripe: Bool
 
     def of(self, head: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """(rows of the head's population, their labels 0/1)."""
@@ -91,6 +92,7 @@ def join_labels(
     usable = stage[:, :-1] & real[:, None]
     for h, head in enumerate(HEADS):
         usable[:, h] &= time_ms <= newest - (horizon_ms or {}).get(head, 0)
+    ripe = time_ms <= newest - max((horizon_ms or {}).values(), default=0)
     won = has(WIN) | stage[:, 0]
     settled = real & (won | has(LOSS) | (time_ms <= newest - SETTLE_MS))
     # A loss may name the minimum that had won; what a second-price win paid is that minimum.
@@ -98,7 +100,7 @@ def join_labels(
     tells &= (kind == LOSS) | ((kind == WIN) & (decisions["at"][rows] == SECOND_PRICE))
     price = np.full(n, np.nan)
     price[rows[tells]] = outcomes["price_micros"][tells]
-    return Labels(won, settled, price, stage, usable)
+    return Labels(won, settled, price, stage, usable, np.asarray(ripe))
 
 
 def stage_times(decisions: Mapping[str, Any], outcomes: Mapping[str, Any]) -> I64:

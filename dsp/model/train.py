@@ -27,6 +27,7 @@ from dsp.log.outcomes import read_outcomes
 from dsp.model import rollout
 from dsp.model.bootstrap import prior_network
 from dsp.model.card import CARD_FILE, render_card
+from dsp.model.compared import brought
 from dsp.model.context import HEADS
 from dsp.model.curves import MEDIA_SLOTS, PRIOR, X_EXCHANGES, Curves, load_curves, prior_curves, save_curves
 from dsp.model.evaluate import PARITY, Judged, gates, judge, parity
@@ -36,6 +37,7 @@ from dsp.model.heads import FOLDS, Trained, subsample, train_heads
 from dsp.model.labels import Labels, join_labels, learned_horizons
 from dsp.model.logistic import Sample
 from dsp.model.manifest import MODEL_FILE, Manifest
+from dsp.model.network import Network
 from dsp.model.registry import ModelError, current_dir, save_version
 
 F64 = npt.NDArray[np.float64]
@@ -96,7 +98,8 @@ def train(
         trained = _train(decisions, labels, share, seed, lambda done: report("training", 0.15 + 0.75 * done))
         report("evaluating", 0.9)
         judged = judge(trained.network, decisions["features"], labels, share < HOLDOUT)
-        path = _save(config, trained, judged, curves, decisions, seed)
+        worth = _worth(trained.network, decisions, labels, share < HOLDOUT, snapshot)
+        path = _save(config, trained, judged, curves, decisions, seed, worth)
         report("done", 1.0)
     manifest = Manifest.load(path)
     if not manifest.refused:
@@ -139,6 +142,7 @@ def _save(
     curves: Curves,
     decisions: Mapping[str, Any],
     seed: int,
+    worth: tuple[F64, F64] | None,
 ) -> Path:
     """Write the version, the gates' verdict included."""
     metrics = {head: j.metrics(family) for head, j, family in zip(HEADS, judged, trained.families, strict=True)}
@@ -164,12 +168,30 @@ def _save(
             libraries={name: importlib.metadata.version(name) for name in ("numpy", "onnx", "onnxruntime")},
         )
         manifest.save(directory)
-        directory.joinpath(CARD_FILE).write_text(render_card(manifest, trained.network, judged))
+        directory.joinpath(CARD_FILE).write_text(render_card(manifest, trained.network, judged, worth))
         difference = parity(directory, trained.network, decisions["features"][:512])
         if not difference <= PARITY:
             raise ModelError(f"{name}: the exported graph differs from the trained model by {difference:.1e}")
 
     return save_version(config, write)
+
+
+def _worth(
+    network: Network, decisions: Mapping[str, Any], labels: Labels, held: Bool, snapshot: Snapshot | None
+) -> tuple[F64, F64] | None:
+    """Value in USD of the held-out impressions whose every label is ripe, (predicted, what came); None without offers.
+
+    Line items that the snapshot no longer has are left out.
+    """
+    if snapshot is None or not len(snapshot.li_i):
+        return None
+    ids = snapshot.li_i[:, LI_ID]  # sorted
+    at = np.minimum(np.searchsorted(ids, decisions["line_item"]), len(ids) - 1)
+    rows = np.flatnonzero(held & labels.usable[:, 0] & labels.ripe & (ids[at] == decisions["line_item"]))
+    offer, usd = snapshot.li_v[at[rows]], snapshot.cur_usd[snapshot.li_i[at[rows], LI_CURRENCY]]
+    reached = np.cumprod(network.predict(decisions["features"][rows]), axis=1)
+    came = labels.stage[rows, 1:].astype(np.float64)
+    return brought(reached, offer) * usd, brought(came, offer) * usd
 
 
 def _curves(

@@ -66,6 +66,16 @@ def test_heads_with_hardly_any_labels_say_so(n: int) -> None:
     assert "Too few outcomes" in page
 
 
+def test_value_by_decile_is_drawn_where_offers_are_known() -> None:
+    parts = [judged(500, 0.2)] * 5
+    metrics = {head: part.metrics("linear") for head, part in zip(HEADS, parts, strict=True)}
+    worth = (np.linspace(0.001, 0.01, 300), np.linspace(0.0, 0.012, 300))
+    page = render_card(msgspec.structs.replace(MANIFEST, metrics=metrics), prior_network(), parts, worth)
+    assert "Value by decile" in page
+    assert page.count("<svg") == 6
+    assert "Value by decile" not in page_of(parts)
+
+
 def test_a_refused_model_says_why_first() -> None:
     page = page_of([judged(100, 0.2)] * 5, refused=("click: 200 positives predicted, <b> came",))
     assert "Refused" in page
