@@ -21,6 +21,7 @@ COMMANDS = (
     "chaos",
     "faults",
     "grants",
+    "overload",
 )
 
 

@@ -110,6 +110,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Bids by exchange and medium (a response may hold several).",
         (("exchange", EXCHANGES), ("media", MEDIA)),
     ),
+    Definition(
+        "dsp_bid_surplus_micros_total",
+        "counter",
+        "Expected surplus of bids by exchange, CPM micro-dollars: what its requests are worth to us.",
+        (("exchange", EXCHANGES),),
+    ),
     Definition("dsp_bad_requests_total", "counter", "Requests refused as malformed.", (("reason", BAD_REASONS),)),
     Definition("dsp_shed_total", "counter", "Requests refused for lack of room or rate.", (("reason", SHED_REASONS),)),
     Definition("dsp_imps_dropped_total", "counter", "Impressions beyond the bound of one request, not considered."),

@@ -18,6 +18,7 @@ from dsp.model.curves import media_slot
 from dsp.openrtb.columns import R_EXCHANGE, R_IMPS_DROPPED, R_STATUS
 
 I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
 
 FOUND, MISSING, DENIED = 0, 1, 2  # dsp_profiles_total
 SHED_QPS = 1  # dsp_shed_total
@@ -35,6 +36,7 @@ def count_batch(
     bids: I64,
     cand: I64,
     cr_i: I64,
+    surplus: F64,
     requests: I64,
     no_bids: I64,
     bid_counts: I64,
@@ -43,6 +45,7 @@ def count_batch(
     consent: I64,
     profiles: I64,
     imps_dropped: I64,
+    worth: I64,
     nbr_slots: I64,
 ) -> None:
     """Add one batch to the counters of `dsp.base.metrics` (arrays by their definitions' label order)."""
@@ -69,7 +72,9 @@ def count_batch(
         if first_bid[r + 1] > first_bid[r]:
             requests[x, BID] += 1
             for b in range(first_bid[r], first_bid[r + 1]):
-                bid_counts[x, media_slot(cr_i[cand[bids[b, B_CAND], C_CR], CR_MEDIA])] += 1
+                c = bids[b, B_CAND]
+                bid_counts[x, media_slot(cr_i[cand[c, C_CR], CR_MEDIA])] += 1
+                worth[x] += np.int64(max(0.0, surplus[c]))
         else:
             requests[x, NO_BID] += 1
             no_bids[nbr_slots[REASONS[q[r, Q_REASON]] if code == GO else code]] += 1

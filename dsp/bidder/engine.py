@@ -171,6 +171,7 @@ class Engine:
         self._m_requests = m.counter("dsp_bid_requests_total")
         self._m_no_bid = m.counter("dsp_no_bid_total")
         self._m_bids = m.counter("dsp_bids_total")
+        self._m_worth = m.counter("dsp_bid_surplus_micros_total")
         self._m_bad = m.counter("dsp_bad_requests_total")
         self._m_shed = m.counter("dsp_shed_total")
         self._m_consent = m.counter("dsp_consent_total")
@@ -452,9 +453,9 @@ class Engine:
         """Metrics of a batch, without a label look-up."""
         work, batch, plan = self.work, self.batch, self.plan
         count_batch(
-            n, batch.req, work.q, work.first_bid, work.bids, work.cand, plan.cr_i,
+            n, batch.req, work.q, work.first_bid, work.bids, work.cand, plan.cr_i, work.surplus,
             self._m_requests, self._m_no_bid, self._m_bids, self._m_bad, self._m_shed, self._m_consent,
-            self._m_profiles, self._m_imps_dropped, NBR_SLOTS,
+            self._m_profiles, self._m_imps_dropped, self._m_worth, NBR_SLOTS,
         )  # fmt: skip
         self._m_batch.observe_size(n)
         answered_ns = now_ns + time.perf_counter_ns() - t0

@@ -20,6 +20,7 @@ from dsp.bidder.answer import BAD, NO_BID
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
 from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVICE, SERVING, SideServer, service_asked
+from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
@@ -30,6 +31,7 @@ WAIT_MS = 20  # for calls, before looking at the clock again
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
 NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
 
+OVERLOADED = "overloaded: more is waiting than can be answered in time"
 MAX_KNOWN = 1024  # ways of writing the tokens of all exchanges
 
 Call = tuple[int, bytes, int, int]  # id, body, exchange, arrived_ns
@@ -50,6 +52,7 @@ class GrpcNativeFront:
         self._requests = metrics.counter("dsp_bid_requests_total")
         self._shed = metrics.counter("dsp_shed_total")
         self._failures = metrics.counter("dsp_engine_errors_total")
+        self._shedder = Shedder(config, metrics)
         self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
         self._front = NativeGrpcFront(
             f"{config.grpc_host}:{config.grpc_port}",
@@ -57,6 +60,7 @@ class GrpcNativeFront:
             io_threads=1,
             client_key_metadata="authorization",
             reuse_port=True,
+            max_concurrent_streams=config.grpc_streams,
         )
         self._side = SideServer()
         self._front.set_fallback(self._side.path)
@@ -69,12 +73,15 @@ class GrpcNativeFront:
         drained_ns = 0
         while True:
             self._receive()
+            if len(self._waiting) > self._shedder.limit:
+                self._shed_excess()
             if self._waiting:
                 self._decide()
             now_ns = time.monotonic_ns()
             if now_ns - polled_ns > poll_ns:
                 polled_ns = now_ns
                 poll(self.engine)
+                self._shedder.update()
                 self._exchanges.clear()
                 idle()
             if self.draining:
@@ -132,6 +139,15 @@ class GrpcNativeFront:
         self._waiting.append((call, body, exchange, now_ns))
         return True
 
+    def _shed_excess(self) -> None:
+        """Refuse what would wait too long, before anything is spent on it."""
+        fail, code, shed = self._front.fail, RESOURCE_EXHAUSTED, SHED_REASONS.index("delay")
+        excess = self._shedder.cut(self._waiting)
+        for call, _, exchange, _ in excess:
+            fail(call, code, OVERLOADED)
+            self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("shed")] += 1
+        self._shed[shed] += len(excess)
+
     def _decide(self) -> None:
         batch = self._waiting[: self._max_batch]
         del self._waiting[: self._max_batch]
@@ -144,6 +160,7 @@ class GrpcNativeFront:
             self._failures[0] += 1
             answers = [(NO_BID, b"")] * len(batch)
         respond = self._front.respond
+        self._shedder.decided(len(batch), more=bool(self._waiting))
         for call, (kind, payload) in zip(calls, answers, strict=False):
             if kind <= NO_BID:
                 respond(call, payload)

@@ -1,0 +1,88 @@
+"""Sheds load by queue delay: what would wait too long is refused unread, the requests that are worth least first.
+
+The queue may hold what is decided within ``queue_delay_ms``; how many requests that is follows from what one has cost
+lately, so it shrinks by itself when the machine slows down or shedding itself takes time. What a request is worth is
+its exchange's: the expected surplus of its bids over its requests, recently. An exchange whose requests are all shed
+drifts back to the average, so that it is tried again.
+
+Invariant: below the limit nothing is shed and nothing is spent but a comparison per round and one division per batch.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from dsp.base.config import BidderConfig
+from dsp.base.metrics import OUTCOMES, UNKNOWN_EXCHANGE, Metrics
+
+C = TypeVar("C", bound=tuple[int, bytes, int, int])  # id, body, exchange, arrived_ns
+
+COST_MEMORY = 0.05  # weight of the newest batch
+WORTH_MEMORY = 0.2  # weight of the newest period
+DRIFT = 0.05  # towards the average, per period without requests
+DECIDED = (OUTCOMES.index("bid"), OUTCOMES.index("no_bid"))
+
+
+class Shedder:
+    """The limit of one front's queue, and who is to go. One thread uses it."""
+
+    def __init__(self, config: BidderConfig, metrics: Metrics, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self.limit = config.queue_limit
+        self._most, self._least = config.queue_limit, min(2 * config.max_batch, config.queue_limit)
+        self._delay_ns = config.queue_delay_ms * 1e6
+        self._clock_ns = clock_ns
+        self._requests = metrics.counter("dsp_bid_requests_total")
+        self._surplus = metrics.counter("dsp_bid_surplus_micros_total")
+        self._seen = self._totals()
+        self.worth: list[float] = [0.0] * (UNKNOWN_EXCHANGE + 1)  # by exchange, CPM micro-dollars per request
+        self._busy_ns = self._done = 0.0  # of the last twenty batches that others waited behind
+        self._since_ns = 0  # end of the batch before, 0 where nothing waited then
+
+    def decided(self, n: int, *, more: bool) -> None:
+        """A batch of ``n`` is done; whether ``more`` is waiting. Only busy rounds tell what a request costs."""
+        now_ns = self._clock_ns()
+        if self._since_ns and self._delay_ns:
+            self._busy_ns += now_ns - self._since_ns - self._busy_ns * COST_MEMORY
+            self._done += n - self._done * COST_MEMORY
+            self.limit = max(self._least, min(self._most, int(self._delay_ns * self._done / self._busy_ns)))
+        self._since_ns = now_ns if more else 0
+
+    def cut(self, waiting: list[C]) -> list[C]:
+        """Take what exceeds the limit out of ``waiting``: the least worth, and of those the newest; the rest stays in
+        its order. About a microsecond for each that waits.
+        """
+        excess = len(waiting) - self.limit
+        if excess <= 0:
+            return []
+        worth = self.worth
+        values = [worth[min(exchange, UNKNOWN_EXCHANGE)] for _, _, exchange, _ in waiting]
+        if min(values) == max(values):
+            out = waiting[-excess:]
+            del waiting[-excess:]
+            return out
+        going = set(heapq.nsmallest(excess, range(len(waiting)), key=lambda i: (values[i], -i)))
+        out = [waiting[i] for i in going]
+        waiting[:] = [call for i, call in enumerate(waiting) if i not in going]
+        return out
+
+    def update(self) -> None:
+        """Learn from the counters what requests were worth since the last time; a few times a second."""
+        requests, surplus = self._totals()
+        n, value = requests - self._seen[0], surplus - self._seen[1]
+        self._seen = requests, surplus
+        if not n.any():
+            return
+        worth, mean = np.array(self.worth), float(value.sum() / n.sum())
+        recent = value / np.maximum(n, 1)
+        weight = np.where(worth > 0, WORTH_MEMORY, 1.0)
+        worth = np.where(n > 0, worth + (recent - worth) * weight, worth + (mean - worth) * DRIFT)
+        self.worth = worth.tolist()
+
+    def _totals(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self._requests[:, DECIDED].sum(axis=1), self._surplus.copy()
