@@ -45,6 +45,7 @@ class Erasure:
     profiles: int = 0
     ids: int = 0
     states: int = 0
+    events: int = 0  # of the books that said whose they were
     files: int = 0
     bytes: int = 0
     traces: list[str] = field(default_factory=list)  # files that still hold something
@@ -113,8 +114,13 @@ class People:
                 return describe(b"" if slot is None else self._raw(slot), len(ids_found), states)
         return None
 
-    def forget(self, keys: list[bytes], identifier: str = "") -> Erasure:
-        """Erase the person behind ``keys``, then look for traces. Raises `StoreError`."""
+    def forget(
+        self, keys: list[bytes], identifier: str = "", forget_events: Callable[[set[bytes]], int] = lambda _: 0
+    ) -> Erasure:
+        """Erase the person behind ``keys``, then look for traces. Raises `StoreError`.
+
+        ``forget_events`` takes the subjects out of the ledger's books, which this package doesn't know.
+        """
         done = Erasure()
         needles, subjects = set(keys), set(keys)
         if self._remote is not None:
@@ -138,6 +144,7 @@ class People:
             done.states = states.forget(subjects)
             states.wipe()
             states.close()
+        done.events = forget_events(subjects)
         tell_forgotten(self.config.root)
         scan(self.config.root, sorted(needles | spellings(identifier)), done)
         return done

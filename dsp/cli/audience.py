@@ -91,20 +91,23 @@ def forget(
 ) -> None:
     """Erase one person for good, then prove it: every file of the data directory is searched for what might be left."""
     config = config_of(context)
+    from sqlalchemy.exc import SQLAlchemyError
+
     from dsp.audience.access import AccessError, allow
     from dsp.audience.person import People, keys_of_identifier
     from dsp.audience.store import StoreError
+    from dsp.ledger.forget import forget_people
     from dsp.openrtb.hashing import hash_text
 
-    with refusing(StoreError, AccessError):
+    with refusing(StoreError, AccessError, SQLAlchemyError):
         reference = allow(config, "erase")
         keys = keys_of_identifier(config, identifier, kind, scope, hash_text)
         with People(config) as people:
-            done = people.forget(keys, identifier)
+            done = people.forget(keys, identifier, lambda subjects: forget_people(config, subjects))
     if as_json:
         print_json({**asdict(done), "reference": reference})
     else:
-        print(f"erased: {done.profiles} profile, {done.ids} ids, {done.states} frequency states")
+        print(f"erased: {done.profiles} profile, {done.ids} ids, {done.states} frequency states, {done.events} events")
         print(f"searched: {done.files:,} files, {done.bytes / 1e6:,.1f} MB; traces: {len(done.traces)}")
         for path in done.traces:
             print(f"still in {path}")
