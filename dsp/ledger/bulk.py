@@ -14,6 +14,7 @@ import msgspec
 
 from dsp.base.token import Signer
 from dsp.ledger.notices import RefusedError, parse_query, read_notice
+from dsp.ledger.prices import Prices
 from dsp.ledger.ticket import Notice
 
 BODY_MAX_BYTES = 8 << 20
@@ -55,8 +56,10 @@ def split_body(body: bytes, content_type: str) -> list[str]:
     return lines
 
 
-def read_line(signer: Signer, line: str, time_ms: int, rates: Mapping[str, float]) -> Notice:
+def read_line(
+    signer: Signer, line: str, time_ms: int, rates: Mapping[str, float], prices: Prices | None = None
+) -> Notice:
     """The notice in a line. Raises `RefusedError`."""
     path, _, query = line.strip().partition("?")
     route, _, token = path.lstrip("/").partition("/")
-    return read_notice(signer, route, token, parse_query(query), time_ms, rates)
+    return read_notice(signer, route, token, parse_query(query), time_ms, rates, prices)

@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus
 
 from dsp.base.money import parse_micros
 from dsp.base.token import Signer, TokenError
+from dsp.ledger.prices import PriceError, Prices
 from dsp.ledger.ticket import UNFILLED, Notice, Ticket, open_ticket
 from dsp.log.outcomes import (
     APPLIED,
@@ -62,11 +63,18 @@ def parse_query(text: str) -> dict[str, str]:
 
 
 def read_notice(
-    signer: Signer, path: str, token: str, query: Mapping[str, str], time_ms: int, rates: Mapping[str, float] = _NONE
+    signer: Signer,
+    path: str,
+    token: str,
+    query: Mapping[str, str],
+    time_ms: int,
+    rates: Mapping[str, float] = _NONE,
+    prices: Prices | None = None,
 ) -> Notice:
     """The notice of ``/{path}/{token}?{query}`` received at ``time_ms``. Raises `RefusedError`.
 
-    ``rates``: US dollars for one unit by currency, for prices in another currency than the bid's.
+    ``rates``: US dollars for one unit by currency, for prices in another currency than the bid's. ``prices`` opens
+    those that the bid's exchange encrypts.
     """
     kind = PATHS.get(path)
     if kind is None:
@@ -81,13 +89,25 @@ def read_notice(
             raise RefusedError(400, "stage", f"e={query.get('e', '')[:40]!r} is none of {', '.join(CONVERSIONS)}")
     check_age(ticket, kind, time_ms / 1000)
     if kind in {WIN, BILLING}:
-        return Notice(kind, ticket, time_ms, _price(query, ticket, rates))
+        return Notice(kind, ticket, time_ms, _price(_opened(query, ticket, prices), ticket, rates))
     if kind == LOSS:
         least = query.get("m")
         return Notice(kind, ticket, time_ms, _least_to_win(least, ticket), _reason(query.get("r")) * 1_000_000)
     if path != "p":
         return Notice(kind, ticket, time_ms, 0)
     return Notice(kind, ticket, time_ms, 0, parse_value(query.get("v")), query.get("id", "")[:ID_MAX])
+
+
+def _opened(query: Mapping[str, str], ticket: Ticket, prices: Prices | None) -> Mapping[str, str]:
+    """The query with its price in plain text, where the exchange encrypts it. Raises `RefusedError`."""
+    text = query.get("p", "")
+    if prices is None or not text or text.startswith("${") or not prices.encrypted(ticket.exchange):
+        return query
+    try:
+        micros = prices.open(ticket.exchange, text, ticket.bid_id)
+    except PriceError as error:
+        raise RefusedError(400, error.reason, str(error)) from None
+    return {**query, "p": f"{micros // 1_000_000}.{micros % 1_000_000:06d}"}
 
 
 def _price(query: Mapping[str, str], ticket: Ticket, rates: Mapping[str, float]) -> int:

@@ -34,6 +34,7 @@ from dsp.ledger.news import AudienceNews
 from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
 from dsp.ledger.partners import check_partners, landing_url, read_json, read_postback
 from dsp.ledger.plan import Plan, plan_of
+from dsp.ledger.prices import Prices
 from dsp.ledger.spool import Spool
 from dsp.ledger.status import metrics_text, totals
 from dsp.ledger.sync_grpc import DRAIN_S, sync_server
@@ -63,6 +64,7 @@ class LedgerServer:
         self.config = config
         check_partners(config.ledger.partners)
         self.signer = load_signer(config.path("secrets", "signing.json"))
+        self.prices = Prices(config.path("secrets", "price.json"))
         self._owed: deque[Notice] = deque(maxlen=OWED_LIMIT)  # clicks that neither database nor spool could take
         self._snapshot = ""
         self._audience = AudienceNews(config)
@@ -103,6 +105,11 @@ class LedgerServer:
                 print(f"ledger: cannot adopt the snapshot yet: {error!r}", file=sys.stderr, flush=True)
             await self._pay()
             await asyncio.sleep(PLAN_POLL_S)
+            try:
+                self.prices.refresh()
+            except ValueError as error:
+                self.requests["price", "failed"] += 1
+                print(f"ledger: keys of encrypted prices not changed: {error}", file=sys.stderr, flush=True)
         self.when_fenced()
 
     def _current_plan(self) -> Plan | None:
@@ -159,7 +166,8 @@ class LedgerServer:
         query = parse_query(scope.query_string)
         if scope.method == "POST" and scope.headers.get("content-length", "0") != "0":
             query |= parse_query((await self._body(scope, proto, FORM_MAX_BYTES)).decode("utf-8", "replace"))
-        notice = read_notice(self.signer, route, token, query, time.time_ns() // 1_000_000, self.plan.rates)
+        now_ms = time.time_ns() // 1_000_000
+        notice = read_notice(self.signer, route, token, query, now_ms, self.plan.rates, self.prices)
         self._check_sender(scope, [notice])
         if notice.test:
             self.requests[route, "test"] += 1
@@ -230,7 +238,7 @@ class LedgerServer:
             if i % BULK_AT_ONCE == 0:
                 await asyncio.sleep(0)
             try:
-                notice = read_line(self.signer, line, time.time_ns() // 1_000_000, self.plan.rates)
+                notice = read_line(self.signer, line, time.time_ns() // 1_000_000, self.plan.rates, self.prices)
                 self._check_sender(scope, [notice])
             except RefusedError as refusal:
                 answer.refused += 1
