@@ -9,6 +9,7 @@ COMMANDS = (
     "standard",
     "generator",
     "engine",
+    "rta",
     "snapshot",
     "corpus",
     "badinput",
