@@ -91,15 +91,13 @@ def forget(
 ) -> None:
     """Erase one person for good, then prove it: every file of the data directory is searched for what might be left."""
     config = config_of(context)
-    from sqlalchemy.exc import SQLAlchemyError
-
     from dsp.audience.access import AccessError, allow
     from dsp.audience.person import People, keys_of_identifier
     from dsp.audience.store import StoreError
     from dsp.ledger.forget import forget_people
     from dsp.openrtb.hashing import hash_text
 
-    with refusing(StoreError, AccessError, SQLAlchemyError):
+    with refusing(StoreError, AccessError):
         reference = allow(config, "erase")
         keys = keys_of_identifier(config, identifier, kind, scope, hash_text)
         with People(config) as people:
