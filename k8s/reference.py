@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import typer
@@ -19,6 +19,9 @@ import dsp
 from dsp.base.config import Config
 from dsp.base.metrics import DEFINITIONS, Capacity
 from dsp.cli.main import app
+from dsp.console import pages
+from dsp.console.api import OPERATIONS, PREFIX
+from dsp.console.services import Services
 
 HERE = Path(__file__).parent
 PAGE = HERE / "REFERENCE.md"
@@ -41,6 +44,10 @@ ROUTES = (
     ("ledger, 8090", "GET /metrics, /healthz, /readyz", "Metrics; alive; the books are open"),
     ("ledger, 8090", "POST /sync", "A worker's sync, signed; not for the outside"),
     ("ledger, 8090", "POST /control", "`dsp ledger` orders, signed; not for the outside"),
+    ("rta, 8083", "POST /rta/{exchange}", "A media platform asks whether to take a person; protobuf in and out"),
+    ("rta, 8083", "GET /healthz, /readyz", "This worker answers; it takes new traffic"),
+    ("console, 8070", "GET /healthz", "It answers"),
+    ("console, 8070", "GET /api/v1/openapi.json", "The API's description, for machines"),
     ("ledger, 8091", "gRPC dsp.v1.Ledger/Sync", "A worker's sync, signed; not for the outside"),
 )
 
@@ -60,6 +67,17 @@ def settings() -> Iterator[tuple[str, str, str]]:
             yield f"{prefix}{field.name}", text, words.get((struct.__name__, field.name), "")
 
     yield from walk(Config, "")
+
+
+def console_routes() -> Iterator[tuple[str, str, str]]:
+    """(role, route, what) of the console's API and pages."""
+    for operation in OPERATIONS:
+        yield "console, 8070", f"{operation.method} {PREFIX}{operation.path}", operation.summary
+    by_path: dict[str, list[str]] = {}
+    for route in pages.routes(cast(Services, None)):  # it is used when a page is asked for, not before
+        by_path.setdefault(route.path.replace(":int", ""), []).extend(sorted((route.methods or set()) - {"HEAD"}))
+    for path, methods in by_path.items():
+        yield "console, 8070", f"{', '.join(methods)} {path}", "a file of the pages" if "/static/" in path else "page"
 
 
 def _comments(source: str) -> dict[tuple[str, str], str]:
@@ -129,7 +147,7 @@ def page() -> str:
             "Settings", ("setting", "default", "what"), ((n, f"`{d}`" if d else "needed", w) for n, d, w in settings())
         ),
         table("Commands", ("command", "does"), commands()),
-        table("Routes", ("role, port", "route", "what"), ROUTES),
+        table("Routes", ("role, port", "route", "what"), (*ROUTES, *console_routes())),
         table("Metrics", ("metric", "kind", "labels", "what"), metrics()),
         table("Alerts", ("alert", "severity", "fires when", "do first"), alerts()),
     ]

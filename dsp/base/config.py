@@ -79,7 +79,7 @@ class LedgerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     spool_max_bytes: int = 1 << 30  # notices kept on disk while the database is away
     win_rate_jump: float = 4.0  # a line item whose win rate rises to this many times what it was is stopped; 0: never
     price_jump: float = 4.0  # the same for its average price
-    partners: tuple[PartnerConfig, ...] = ()
+    partners: tuple[PartnerConfig, ...] = ()  # mobile measurement partners whose postbacks we take
 
 
 class AccessConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -106,8 +106,8 @@ class AudienceConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class ConsoleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The marketers' console: REST API and pages."""
 
-    host: str = "127.0.0.1"
-    port: int = 8070
+    host: str = "127.0.0.1"  # address it listens on
+    port: int = 8070  # API and pages
     threads: int = 4  # requests worked on at once
 
 
@@ -142,11 +142,11 @@ class PlatformConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 class RtaConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Real-time API: media platforms ask whether to take a person, and at what price."""
 
-    host: str = "127.0.0.1"
-    port: int = 8083
-    workers: int = 0
+    host: str = "127.0.0.1"  # address it listens on
+    port: int = 8083  # POST /rta/{exchange}
+    workers: int = 0  # processes that serve it; 0: none
     queue_limit: int = 96  # requests waiting in one worker; more get the platform's default at once
-    platforms: tuple[PlatformConfig, ...] = ()
+    platforms: tuple[PlatformConfig, ...] = ()  # who asks, and how each is answered
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
