@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dsp.cli import audience, books, catalog, console, demo, explain, ledger, model, report, roles, serve, train
+from dsp.cli import audience, books, catalog, console, demo, doctor, explain, ledger, model, report, roles, serve, train
 from dsp.cli.edge import print_json, remember_config
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("bidder")(roles.bidder)
 app.command("publisher")(roles.publisher)
 app.command("compile")(roles.compile_kernels)
