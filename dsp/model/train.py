@@ -189,7 +189,7 @@ def _worth(
     at = np.minimum(np.searchsorted(ids, decisions["line_item"]), len(ids) - 1)
     rows = np.flatnonzero(held & labels.usable[:, 0] & labels.ripe & (ids[at] == decisions["line_item"]))
     offer, usd = snapshot.li_v[at[rows]], snapshot.cur_usd[snapshot.li_i[at[rows], LI_CURRENCY]]
-    reached = np.cumprod(network.predict(decisions["features"][rows]), axis=1)
+    reached = np.asarray(np.cumprod(network.predict(decisions["features"][rows]), axis=1), np.float64)
     came = labels.stage[rows, 1:].astype(np.float64)
     return brought(reached, offer) * usd, brought(came, offer) * usd
 
