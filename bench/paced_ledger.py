@@ -88,7 +88,7 @@ def day_through_ledger(cases: list[Case], seed: int = 1, hours: int = 24) -> dic
     slices = Slices(config, _Direct(books, clock), worker="bench", clock=clock, threaded=False)
     slices.attach(np.arange(1, n + 1))
     run = _Day(books, slices, clock, rng, cases)
-    for k in range(hours * 360):
+    for k in range(hours * 360 - 1):  # the step at midnight would be the next day's
         run.step(x[LEARN_DAYS * 8640 + k])
     run.finish()
     planned = taught_plan(taught, budget)

@@ -14,7 +14,7 @@ All state is in `Pacing`, arrays over L line items; whoever keeps them (`dump`, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,8 @@ class Pacing:
     history: F64  # [LAG_STEPS, L] log multipliers of the last steps, newest first
     seen: F64  # [L, 48] traffic of this UTC day's half hours, as spend at m = 1
     watched: F64  # [L, 48] seconds of them that were observed
-    day: int = -1  # the UTC day they are of
-    curve: Curve = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.curve = Curve.of(self.traffic.nodes())
+    curve: Curve  # what plans go by: `traffic` as it was when they were made
+    day: int = -1  # the UTC day that ``seen`` is of
 
     @classmethod
     def fresh(cls, n: int) -> Pacing:
@@ -82,7 +79,7 @@ class Pacing:
         start = np.full(n, np.log(0.5))
         return cls(
             *(Traffic.flat(n), Response.prior(n), start, start.copy()),
-            *(np.tile(start, (LAG_STEPS, 1)), *np.zeros((2, n, DAY_BINS))),
+            *(np.tile(start, (LAG_STEPS, 1)), *np.zeros((2, n, DAY_BINS)), Curve.flat(n)),
         )
 
     def __len__(self) -> int:
@@ -93,7 +90,7 @@ class Pacing:
         if not rows.any():
             return
         before = self.curve.at(now_s)
-        self.curve = Curve.of(np.where(rows[:, None], self.traffic.nodes(), self.curve.nodes))
+        self.curve.put(rows, self.traffic.rows(rows).nodes())
         self.response.level += np.log(before / self.curve.at(now_s))  # the same traffic, said by another curve
 
     def planned(self, plans: Plans, time_s: float) -> F64:
@@ -219,7 +216,10 @@ def load(kept: npt.NDArray[np.float32]) -> Pacing:
         response.known, np.minimum(p[:, 0] + 0.25, 9.0), p[:, 0]
     )  # the world moved on meanwhile
     history = np.tile(log_m[:, 0], (LAG_STEPS, 1))
-    return Pacing(traffic, response, log_m[:, 0], common[:, 0], history, *np.zeros((2, n, DAY_BINS)))
+    seen, watched = np.zeros((n, DAY_BINS)), np.zeros((n, DAY_BINS))
+    out = Pacing(traffic, response, log_m[:, 0], common[:, 0], history, seen, watched, Curve.flat(n))
+    out.curve.put(known, traffic.rows(known).nodes())
+    return out
 
 
 def regroup(pacing: Pacing, rows: npt.NDArray[np.int64], others: Pacing) -> Pacing:
@@ -237,7 +237,7 @@ def regroup(pacing: Pacing, rows: npt.NDArray[np.int64], others: Pacing) -> Paci
         names = [f.name for f in fields(new)]
         return type(new)(**{name: move(getattr(new, name), getattr(before, name)) for name in names})
 
-    out = Pacing(
+    return Pacing(
         move_all(others.traffic, pacing.traffic),
         move_all(others.response, pacing.response),
         move(others.log_m, pacing.log_m),
@@ -245,7 +245,6 @@ def regroup(pacing: Pacing, rows: npt.NDArray[np.int64], others: Pacing) -> Paci
         np.where(old, pacing.history[:, source], others.history),
         move(others.seen, pacing.seen),
         move(others.watched, pacing.watched),
+        Curve(move(others.curve.nodes, pacing.curve.nodes), move(others.curve.passed, pacing.curve.passed)),
         pacing.day,
     )
-    out.curve = Curve.of(move(others.curve.nodes, pacing.curve.nodes))
-    return out

@@ -49,6 +49,10 @@ class Traffic:
         """Nothing learned: every hour alike."""
         return cls(np.ones((n, DAY_BINS)), np.ones((n, 7)), np.zeros(n), np.zeros((n, 7)), np.zeros(n))
 
+    def rows(self, which: npt.NDArray[np.bool_]) -> Traffic:
+        """Some of the line items."""
+        return Traffic(self.day[which], self.week[which], self.days[which], self.weeks[which], self.usual[which])
+
     def nodes(self) -> F64:
         """The curve at the edges of the week's half hours, [L, 337]; linear between them."""
         before, here, after = _KERNEL
@@ -70,6 +74,16 @@ class Curve:
         """From `Traffic.nodes`."""
         steps = 0.5 * (nodes[:, 1:] + nodes[:, :-1]) * BIN_S
         return cls(nodes, np.concatenate([np.zeros((len(nodes), 1)), np.cumsum(steps, 1)], 1))
+
+    @classmethod
+    def flat(cls, n: int) -> Curve:
+        """Of nothing learned: 1 all week."""
+        return cls(np.ones((n, WEEK_BINS + 1)), np.tile(np.arange(WEEK_BINS + 1) * float(BIN_S), (n, 1)))
+
+    def put(self, which: npt.NDArray[np.bool_], nodes: F64) -> None:
+        """Replace some line items' curves."""
+        made = Curve.of(nodes)
+        self.nodes[which], self.passed[which] = made.nodes, made.passed
 
     def at(self, time_s: F64 | float) -> F64:
         """Traffic per second at a unix time, [L]; 1 is the week's mean."""
