@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dsp.cli.console import sign_in_link
 from dsp.cli.edge import config_of, refusing
 
 
@@ -26,6 +27,13 @@ def demo(
 
     with refusing(CatalogError):
         status = run_demo(
-            config, seconds, rate, catalog_file=catalog, people=people, learn_requests=learn, as_json=as_json
+            config,
+            seconds,
+            rate,
+            catalog_file=catalog,
+            people=people,
+            learn_requests=learn,
+            as_json=as_json,
+            entrance=None if as_json else lambda running: sign_in_link(running, demo=True),
         )
     raise typer.Exit(status)

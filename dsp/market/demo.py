@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,11 @@ def run_demo(
     people: int = PEOPLE,
     learn_requests: int = LEARN_REQUESTS,
     as_json: bool = False,
+    entrance: Callable[[Config], str] | None = None,
 ) -> int:
     """Run the demo under ``config.data_dir``/demo; 0 when the books reconcile and every stage was seen, else 1."""
     demo = Demo(config, seconds, requests_per_s, people, learn_requests, quiet=as_json)
+    demo.entrance = entrance
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the roles on the way out
     try:
         report = demo.run(catalog_file or example_catalog())
@@ -116,6 +119,7 @@ class Demo:
     ) -> None:
         self.seconds, self.requests_per_s, self.n_people, self.learn_requests = seconds, requests_per_s, people, learn
         self.quiet = quiet
+        self.entrance: Callable[[Config], str] | None = None  # starts the console, too, and says how to get in
         self.report = Report()
         self.config = _demo_config(base)
         self._begun = time.perf_counter()
@@ -202,6 +206,14 @@ class Demo:
         roles.wait_ready(role, f"http://{ledger.host}:{ledger.port}/readyz", READY_S)
         role = roles.start("bidder", ["bidder"])
         roles.wait_ready(role, f"http://{bidder.http_host}:{bidder.metrics_port}/readyz", READY_S)  # of all workers
+        if self.entrance is not None:
+            console = self.config.console
+            role = roles.start("console", ["console"])
+            roles.wait_ready(role, f"http://{console.host}:{console.port}/healthz", READY_S)
+            say(
+                f"\n  console  {self.entrance(self.config)}  (signs in once; open while the market trades)\n",
+                quiet=self.quiet,
+            )
         self._done("start", "ledger and bidder are ready")
 
     async def _trade(
@@ -333,7 +345,7 @@ def quantile_ms(metrics: str, name: str, q: float) -> float:
 
 def _demo_config(base: Config) -> Config:
     """``base`` under its own data directory, on free ports, one HTTP and one gRPC worker, notices over https."""
-    http, grpc, metrics, ledger, syncs = free_ports(5)
+    http, grpc, metrics, ledger, syncs, console = free_ports(6)
     bidder = msgspec.structs.replace(
         base.bidder, http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=1, grpc_workers=1
     )
@@ -342,6 +354,7 @@ def _demo_config(base: Config) -> Config:
         data_dir=str(base.root / "demo"),
         bidder=bidder,
         ledger=msgspec.structs.replace(base.ledger, port=ledger, grpc_port=syncs, public_url=PUBLIC_URL),
+        console=msgspec.structs.replace(base.console, port=console),
     )
 
 
