@@ -21,6 +21,7 @@ from dsp.audience.identity import (
     KIND_DPIDSHA1,
     KIND_EID,
     KIND_IFA,
+    KIND_MACMD5,
     KIND_USER_ID,
     KINDS,
     MAX_ID_BYTES,
@@ -144,7 +145,7 @@ def test_the_longest_accepted_id() -> None:
 )
 def test_keys_are_the_keyed_hash_of_kind_scope_and_id(kind: int, raw: bytes, scope: int) -> None:
     key = identity_key(kind, raw, PEPPER, scope)
-    folded = raw.lower() if KIND_IFA <= kind <= KIND_DIDSHA1 else raw
+    folded = raw.lower() if KIND_IFA <= kind <= KIND_DIDSHA1 or kind == KIND_MACMD5 else raw
     message = bytes([kind]) + (scope % 2**64).to_bytes(8, "little") + folded
     assert key in (siphash128_reference(message, PEPPER_BYTES), b"")
     assert key or raw.lower() in (b"unknown", b"undefined", b"null", b"none", b"nil", b"n/a", b"na")
