@@ -1,4 +1,4 @@
-"""The audience store, measured: `python -m bench audience load|read|aerospike|faults|caps|erase [options]`.
+"""The audience store, measured: `python -m bench audience load|read|aerospike|faults|caps|erase|frequency [options]`.
 
 ``load`` makes a Parquet file of people (3 ids, 10 segments, a full profile each), loads it through the loader that
 `dsp audience load` uses and reads it back; with ``--people 10000000`` this is the audience's main bar (`make
@@ -36,6 +36,7 @@ COMMANDS = {
     "faults": "bench.audience_faults",
     "caps": "bench.audience_caps",
     "erase": "bench.audience_erase",
+    "frequency": "bench.audience_frequency",
 }
 BLOCK = 1 << 17
 SEGMENTS = 10
