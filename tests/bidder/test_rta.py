@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from hashlib import md5
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_scenarios import BASE, Stage, merge
+from test_scenarios import BASE, Stage
 
 from dsp.audience.identity import KIND_DIDMD5, KIND_DPIDMD5, KIND_EID, KIND_MACMD5, identity_key
 from dsp.audience.lmdb_store import open_profiles, profiles_path
@@ -38,7 +39,7 @@ CAID = "0123456789caid"
 
 def catalog() -> dict[str, Any]:
     """Three strategies of the exchange "tencent" and a line item that is none."""
-    base = merge(BASE["catalog"], {})
+    base = copy.deepcopy(BASE["catalog"])
     base["exchanges"].append({"name": "tencent", "id": 3, "currency": "CNY"})
     base["offers"][0].update(margin=200, lgd=0.5, ead=1000)
     item = base["advertisers"][0]["campaigns"][0]["line_items"][0]
