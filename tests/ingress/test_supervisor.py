@@ -1,5 +1,6 @@
 """The bidder role as a process: workers on one port, metrics added up, crashes, rolling restart, drain."""
 
+import contextlib
 import json
 import os
 import signal
@@ -70,7 +71,11 @@ class Role:
             return False
 
     def pids(self) -> set[int]:
-        return {json.loads(path.read_text())["pid"] for path in (self.directory / "run").glob("bidder-*-*.json")}
+        found = set()
+        for path in (self.directory / "run").glob("bidder-*-*.json"):
+            with contextlib.suppress(FileNotFoundError):  # it drains just now
+                found.add(json.loads(path.read_text())["pid"])
+        return found
 
     def metric(self, line: str) -> float:
         text = httpx.get(self.metrics_url + "/metrics").text
