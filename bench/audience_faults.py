@@ -1,10 +1,10 @@
 """A sick audience store under load: the server killed, frozen, slowed to 50 ms and restarted while requests come in.
 
 `python -m bench audience faults --asd PATH` starts the Aerospike server at PATH on loopback, with data in a file so
-that it outlives a kill, behind a small proxy that can delay its answers. The engine decides an open-loop stream of
-market requests (they arrive by the clock, whether it keeps up or not); latency runs from a request's arrival. Told per
-fault: p99 against the deadline, errors, bids while the store was away, and how long after recovery until people are
-known again as often as before. The engine and the load run in this process on one core, server and proxy on the other.
+that it outlives a kill, behind a small proxy that can delay its answers. A bidder worker answers an open-loop stream of
+market requests through its gRPC or HTTP front; latency runs from a request's intended time. Told per fault: p99 against
+the deadline, errors, bids while the store was away, and how long after recovery until people are known again as often
+as before. The worker has one core, load, server and proxy the other.
 """
 
 from __future__ import annotations
@@ -21,33 +21,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
+from bench.load import Window
 from bench.procs import LOAD_CPU, SERVER_CPU, free_port, pin
-from bench.world import NOON_S, POPULATION, Parameters, World, forget_decisions, make_world
+from bench.procs import Server as Worker
+from bench.standard import make_load, requests_of
+from bench.worker import metrics_path, start_worker
+from bench.world import POPULATION, Parameters, World, forget_decisions, make_world
 from dsp.audience.aerospike_store import AerospikeWriter, connect
-from dsp.audience.open import open_audience
 from dsp.audience.store import StoreError
-from dsp.base.config import AudienceConfig
+from dsp.base.config import AudienceConfig, Config
 from dsp.base.metrics import Metrics
-from dsp.bidder.answer import BID, NO_BID
-from dsp.bidder.engine import Engine
-from dsp.bidder.slices import Slices
-from dsp.catalog.publish import current_path
-from dsp.catalog.snapshot import Snapshot
+from dsp.bidder.count import FOUND, MISSING
 from dsp.market.people import People
 from dsp.market.profiles import keyed_profiles
-from dsp.openrtb.columns import FMT_PROTOBUF
 
 PARAMETERS = Parameters(line_items=1_000, people=20_000, requests=2_000)
 DEADLINE_MS = 100.0  # an exchange's tmax
 RESUME_BAR_S = 5.0
-MAX_BATCH = 32
 SLOW_MS = 50
 CONFIG = """\
 service {{
@@ -205,87 +201,46 @@ class Proxy:
         self._process.wait()
 
 
-@dataclass
-class Seen:
-    """What the load saw, per decided batch: when, how late its oldest request, and of its requests how many what."""
+class Load:
+    """A bidder worker under an open-loop stream through its gRPC or HTTP front."""
 
-    at_s: list[float] = field(default_factory=list)
-    late_ms: list[np.ndarray[Any, Any]] = field(default_factory=list)
-    requests: list[int] = field(default_factory=list)
-    errors: list[int] = field(default_factory=list)
-    bids: list[int] = field(default_factory=list)
-    known: list[int] = field(default_factory=list)
+    def __init__(self, world: World, config: Config, front: str, rate: int, worker: Worker) -> None:
+        self.rate = rate
+        self._load = make_load(front, worker.address, requests_of(front, world.items, world.tokens))
+        path = metrics_path(config, front)
+        self._profiles = Metrics(np.memmap(path, np.int64, mode="r"), "bench", path).counter("dsp_profiles_total")
+        self.seen: list[tuple[float, int, int]] = []  # when, people known so far, people asked for so far
+        self._stop = threading.Event()
+        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watch.start()
 
-    def between(self, start_s: float, end_s: float) -> dict[str, Any]:
-        """The requests decided within a span."""
-        rows = [i for i, at in enumerate(self.at_s) if start_s <= at < end_s]
-        late = np.concatenate([self.late_ms[i] for i in rows]) if rows else np.zeros(1)
-        n = max(1, sum(self.requests[i] for i in rows))
-        return {
-            "requests": n,
-            "p50_ms": round(float(np.percentile(late, 50)), 2),
-            "p99_ms": round(float(np.percentile(late, 99)), 2),
-            "max_ms": round(float(late.max()), 1),
-            "errors": sum(self.errors[i] for i in rows),
-            "bid_rate": round(sum(self.bids[i] for i in rows) / n, 3),
-            "known_rate": round(sum(self.known[i] for i in rows) / n, 3),
-        }
+    def _look(self) -> None:
+        while not self._stop.wait(0.05):
+            found, missing = int(self._profiles[FOUND]), int(self._profiles[MISSING])
+            self.seen.append((time.perf_counter(), found, found + missing))
+
+    def run(self, seconds: float) -> Window:
+        """Requests for so long; latency runs from the intended time of sending."""
+        return self._load.open_loop(self.rate, seconds)
+
+    def known_rate(self, start_s: float, end_s: float) -> float:
+        """Of the people asked for within a span, how many were known."""
+        rows = [row for row in self.seen if start_s <= row[0] <= end_s]
+        asked = rows[-1][2] - rows[0][2] if len(rows) > 1 else 0
+        return round((rows[-1][1] - rows[0][1]) / asked, 3) if asked else 0.0
 
     def resumed_s(self, since_s: float, healthy: float) -> float:
-        """Seconds after ``since_s`` until a fifth of a second's requests are known as often as before (9/10 of it)."""
-        ends = self.at_s[-1] if self.at_s else since_s
-        at = since_s
-        while at < ends - 0.2:
-            if self.between(at, at + 0.2)["known_rate"] >= 0.9 * healthy:
+        """Seconds after ``since_s`` until a fifth of a second's people are known as often as before (9/10 of it)."""
+        for at, _, _ in self.seen:
+            if at >= since_s and self.known_rate(at, at + 0.25) >= 0.9 * healthy:
                 return round(at - since_s, 2)
-            at += 0.05
         return float("inf")
 
-
-class Load:
-    """The engine under an open-loop stream."""
-
-    def __init__(self, world: World, engine: Engine, rate: int) -> None:
-        self.engine, self.rate, self.seen = engine, rate, Seen()
-        self._items = [(item.pb, engine.exchange_of(item.exchange)) for item in world.items]
-        self._at = 0
-
-    def run(self, seconds: float, events: list[tuple[float, Callable[[], None]]]) -> float:
-        """Decide what arrives for so long; ``events`` (second, call) happen in a thread beside. When it began."""
-        began = time.perf_counter()
-        timers = [threading.Timer(at, call) for at, call in events]
-        for timer in timers:
-            timer.start()
-        due, polled = 0, began
-        work = self.engine.work
-        while (now := time.perf_counter()) < began + seconds:
-            waiting = min(MAX_BATCH, int((now - began) * self.rate) - due)
-            if now - polled > 0.25:
-                self.engine.poll()
-                polled = now
-            if waiting <= 0:
-                time.sleep(0.0002)
-                continue
-            part = [self._items[(self._at + k) % len(self._items)] for k in range(waiting)]
-            self._at += waiting
-            arrived = began + (due + np.arange(waiting)) / self.rate
-            ahead = time.monotonic_ns() - int(time.perf_counter() * 1e9)
-            answers = self.engine.decide(
-                [body for body, _ in part], [FMT_PROTOBUF] * waiting, [x for _, x in part],
-                [int(a * 1e9) + ahead for a in arrived],
-            )  # fmt: skip
-            due += waiting
-            done = time.perf_counter()
-            seen = self.seen
-            seen.at_s.append(done)
-            seen.late_ms.append((done - arrived) * 1e3)
-            seen.requests.append(waiting)
-            seen.errors.append(sum(kind not in (BID, NO_BID) for kind, _ in answers))
-            seen.bids.append(sum(kind == BID for kind, _ in answers))
-            seen.known.append(int(work.found[:waiting].sum()))
-        for timer in timers:
-            timer.join()
-        return began
+    def close(self) -> None:
+        """End it."""
+        self._stop.set()
+        self._watch.join()
+        self._load.close()
 
 
 def main(argv: list[str]) -> int:
@@ -294,14 +249,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--asd", type=Path, required=True, help="the Aerospike server's binary")
     parser.add_argument("--rate", type=int, default=1_500, help="requests a second")
     parser.add_argument("--cache", type=int, default=0, help="hot profiles kept; 0 shows the store alone")
+    parser.add_argument("--front", choices=("grpc", "http"), default="grpc")
     args = parser.parse_args(argv)
-    pin(SERVER_CPU)
+    pin(LOAD_CPU)
     held = True
     with (
         tempfile.TemporaryDirectory() as root,
-        rig(args.asd, Path(root), args.cache, args.rate) as (server, proxy, load),
+        rig(args.asd, Path(root), args.cache, args.rate, args.front) as (server, proxy, load),
     ):
-        load.run(2.0, [])  # connections, page cache
+        load.run(2.0)  # connections, page cache
         for name, hurt, heal in (
             ("slow 50 ms", lambda: proxy.delay(SLOW_MS), lambda: proxy.delay(0)),
             ("frozen", lambda: server.signal(signal.SIGSTOP), lambda: server.signal(signal.SIGCONT)),
@@ -312,7 +268,7 @@ def main(argv: list[str]) -> int:
             good &= row["resumed_s"] <= RESUME_BAR_S
             held &= good
             bar = f"p99 ≤ {DEADLINE_MS:.0f} ms, no errors, bids go on, known again ≤ {RESUME_BAR_S:.0f} s"
-            print(json.dumps({**row, "bar": bar, "held": good}), flush=True)
+            print(json.dumps({**row, "front": args.front, "bar": bar, "held": good}), flush=True)
     forget_decisions()
     return 0 if held else 1
 
@@ -325,47 +281,54 @@ def fault(name: str, load: Load, hurt: Callable[[], None], heal: Callable[[], No
         heal()
         healed.append(time.perf_counter())
 
-    began = load.run(15.0, [(3.0, hurt), (7.0, timed_heal)])
-    seen = load.seen
-    before, during = seen.between(began + 0.5, began + 3.0), seen.between(began + 3.0, began + 7.0)
-    whole = seen.between(began, began + 15.0)
+    began = time.perf_counter()
+    before = load.run(3.0)
+    hurt()
+    hurt_s = time.perf_counter()
+    during = load.run(4.0)
+    healer = threading.Thread(target=timed_heal)
+    healer.start()
+    healing_s = time.perf_counter()
+    after = load.run(8.0)
+    healer.join()
+    windows = (before, during, after)
+    late_ms = np.concatenate([window.latency_us for window in windows]) / 1e3
+    healthy = load.known_rate(began, hurt_s)
     return {
         "measure": name,
-        **whole,
-        "p99_ms_healthy": before["p99_ms"],
-        "p99_ms_during": during["p99_ms"],
-        "known_rate_healthy": before["known_rate"],
-        "known_rate_during": during["known_rate"],
-        "bid_rate_healthy": before["bid_rate"],
-        "bid_rate": during["bid_rate"],
-        "resumed_s": seen.resumed_s(healed[0], before["known_rate"]),
+        "requests": sum(window.sent for window in windows),
+        "p50_ms": round(float(np.percentile(late_ms, 50)), 2),
+        "p99_ms": round(float(np.percentile(late_ms, 99)), 2),
+        "max_ms": round(float(late_ms.max()), 1),
+        "errors": sum(window.errors for window in windows),
+        "p99_ms_healthy": round(before.percentiles()["p99"] / 1e3, 2),
+        "p99_ms_during": round(during.percentiles()["p99"] / 1e3, 2),
+        "known_rate_healthy": healthy,
+        "known_rate_during": load.known_rate(hurt_s + 0.5, healing_s),
+        "bid_rate_healthy": round(before.bid_rate(), 3),
+        "bid_rate": round(during.bid_rate(), 3),
+        "resumed_s": load.resumed_s(healed[0], healthy),
     }
 
 
 @contextlib.contextmanager
-def rig(binary: Path, root: Path, cache: int, rate: int) -> Iterator[tuple[Server, Proxy, Load]]:
-    """Server, proxy, people and engine."""
+def rig(binary: Path, root: Path, cache: int, rate: int, front: str) -> Iterator[tuple[Server, Proxy, Load]]:
+    """Server, proxy, people and a bidder worker."""
     world = make_world(PARAMETERS)
     port = free_port()
     server = Server(binary, root, port)
     server.start()
     proxy = Proxy(port, server.port)
-    hosts = (f"127.0.0.1:{port}",)
-    fill(world, hosts)
-    audience = AudienceConfig(store="aerospike", aerospike_hosts=hosts, cache_people=cache)
-    config = replace(world.config, audience=audience, bidder=replace(world.config.bidder, log_decisions=False))
-    path = current_path(config)
-    assert path is not None
-    snapshot = Snapshot.load(path)
-    engine = Engine.open(
-        config, snapshot=snapshot, store=open_audience(config).store, slices=Slices.fixed(snapshot.li_i[:, 0]),
-        metrics=Metrics.memory("bidder"), clock=lambda: NOON_S * 1_000_000_000,
-    )  # fmt: skip
-    engine.warm()
     try:
-        yield server, proxy, Load(world, engine, rate)
+        hosts = (f"127.0.0.1:{port}",)
+        fill(world, hosts)
+        audience = AudienceConfig(store="aerospike", aerospike_hosts=hosts, cache_people=cache)
+        config = replace(world.config, audience=audience)
+        with start_worker(config, front, cpu=SERVER_CPU, noon=True, log_decisions=False) as worker:
+            load = Load(world, config, front, rate, worker)
+            yield server, proxy, load
+            load.close()
     finally:
-        engine.close()
         proxy.close()
         server.close()
 

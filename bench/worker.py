@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from bench.generous import GenerousLedger
@@ -62,6 +63,7 @@ def start_worker(config: Config, front: str, *, cpu: int | None, noon: bool, **b
     settings = {
         "data_dir": config.data_dir,
         "ledger": {"public_url": config.ledger.public_url},
+        "audience": msgspec.to_builtins(config.audience),
         "bidder": {
             f"{kind}_port": port,
             "grpc_front": "grpcio" if front == "grpcio" else "native",
