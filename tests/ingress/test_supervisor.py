@@ -187,13 +187,15 @@ def test_a_rolling_restart_fails_nothing_after_one_retry(start: Callable[..., Ro
     threads = [threading.Thread(target=target) for target in (http_load, grpc_load)]
     for thread in threads:
         thread.start()
-    role.process.send_signal(signal.SIGHUP)
-    until(lambda: role.ready() and len(role.pids()) == 2 and not role.pids() & before)
-    mark = list(served)
-    until(lambda: served[0] > mark[0] + 10 and served[1] > mark[1] + 10)
-    done.set()
-    for thread in threads:
-        thread.join(60)
+    try:
+        role.process.send_signal(signal.SIGHUP)
+        until(lambda: role.ready() and len(role.pids()) == 2 and not role.pids() & before)
+        mark = list(served)
+        until(lambda: served[0] > mark[0] + 10 and served[1] > mark[1] + 10)
+    finally:
+        done.set()  # whatever happens: threads left running would keep the test run from ending
+        for thread in threads:
+            thread.join(60)
     assert failures == []
     assert role.metric("dsp_worker_restarts_total") == 0
 
