@@ -134,18 +134,29 @@ def _named(base: int, page: int, name: U8) -> int:
     return STRANGE
 
 
+@inlined
+def pages_of(base: int, meta: int) -> int:
+    """How many pages the state of a meta page speaks of."""
+    return signed(peek64(base, meta + META_LAST)) + 1
+
+
+@inlined
+def meta_of(base: int, page_bytes: int, mapped_bytes: int, txn: int) -> int:
+    """Where the meta page of transaction ``txn`` begins; STALE, or SMALL where its pages reach past the mapping."""
+    for k in range(2):
+        meta = k * page_bytes
+        if signed(peek64(base, meta + META_TXN)) == txn:
+            return meta if pages_of(base, meta) * page_bytes <= mapped_bytes else SMALL
+    return STALE
+
+
 @kernel
 def _attach(base: int, page_bytes: int, mapped_bytes: int, txn: int, ids: U8, people: U8, state: I64) -> int:
     """Fill ``state`` for transaction ``txn``; 0, STALE, SMALL or STRANGE."""
-    meta = -1
-    for k in range(2):
-        if signed(peek64(base, k * page_bytes + META_TXN)) == txn:
-            meta = k * page_bytes
+    meta = meta_of(base, page_bytes, mapped_bytes, txn)
     if meta < 0:
-        return STALE
-    pages = signed(peek64(base, meta + META_LAST)) + 1
-    if pages * page_bytes > mapped_bytes:
-        return SMALL
+        return meta
+    pages = pages_of(base, meta)
     root = signed(peek64(base, meta + META_DB + DB_ROOT))
     if root < 0 or root >= pages:
         return STRANGE

@@ -24,11 +24,9 @@ from dsp.audience.lmdb_lookup import (
     DB_ROOT,
     HEADER,
     META_DB,
-    META_LAST,
-    META_TXN,
-    SMALL,
-    STALE,
     find_node,
+    meta_of,
+    pages_of,
 )
 from dsp.audience.profile import P_PERSON
 from dsp.audience.store import KEY_BYTES
@@ -64,15 +62,10 @@ def read_states(
     """
     pages, root = 0, -1
     if base != 0:
-        meta = -1
-        for k in range(2):
-            if signed(peek64(base, k * page_bytes + META_TXN)) == txn:
-                meta = k * page_bytes
+        meta = meta_of(base, page_bytes, mapped_bytes, txn)
         if meta < 0:
-            return STALE
-        pages = signed(peek64(base, meta + META_LAST)) + 1
-        if pages * page_bytes > mapped_bytes:
-            return SMALL
+            return meta
+        pages = pages_of(base, meta)
         root = signed(peek64(base, meta + META_DB + DB_ROOT))
     for i in range(n):
         known[i] = 0
