@@ -29,7 +29,7 @@ class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     grpc_workers: int = 1  # processes that serve gRPC, a core each
     grpc_front: str = "native"  # which server: "native" (fast) or "grpcio" (reference)
     cpus: tuple[int, ...] = ()  # pin workers to these, in turn; empty: leave it to the kernel
-    max_batch: int = 64  # requests decided at once, at most; never waited for
+    max_batch: int = 128  # requests decided at once, at most; never waited for
     queue_limit: int = 2048  # requests waiting in one worker; more are shed with 429 / RESOURCE_EXHAUSTED
     queue_delay_ms: float = 20.0  # a longer queue is cut: the requests worth least are shed first; 0: never
     grpc_streams: int = 64  # calls that one gRPC connection may have open: beyond it the caller waits, at no cost here

@@ -1,6 +1,6 @@
 """Bounds of the wire: what a request may be before it is refused or cut."""
 
-MAX_BATCH = 64  # requests one `decide` takes
+MAX_BATCH = 128  # requests one `decide` takes
 MAX_BODY_BYTES = 1 << 20  # larger: 413 / RESOURCE_EXHAUSTED; also the bound of a decompressed gzip body
 MAX_BATCH_BYTES = 2 << 20  # a batch is cut before it exceeds this (one body always fits)
 MAX_DEPTH = 48  # nesting of JSON objects/arrays and protobuf messages
