@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint types format proto lock demo serve bench quality reference money clean
+.PHONY: install test lint types format proto lock demo serve bench quality reference money soak clean
 
 install: .venv/.installed
 
@@ -51,6 +51,9 @@ bench-audience: install  # 10 million profiles: 3 minutes, 4 GB of disk
 
 quality: install
 	$(BIN)/python -m bench quality
+
+soak: install  # half an hour at 70 % of saturation, watched for leaks and drift
+	$(BIN)/python -m bench soak
 
 reference: install  # k8s/REFERENCE.md and Grafana's dashboards, from the program
 	$(BIN)/python -m k8s.reference

@@ -23,6 +23,7 @@ COMMANDS = (
     "faults",
     "grants",
     "overload",
+    "soak",
 )
 
 

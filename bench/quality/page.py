@@ -15,8 +15,8 @@ INK = ("#2f6db3", "#d98324", "#2a9d8f", "#b5373f", "#7a6aa8", "#66727f")
 class Page:
     """Collects what a bench has to show."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self, title: str, kind: str = "Quality: ") -> None:
+        self._title = kind + title
         self._parts: list[str] = []
 
     def heading(self, text: str) -> None:
@@ -39,7 +39,7 @@ class Page:
 
     def render(self) -> str:
         """The page as HTML text."""
-        title = html.escape(f"Quality: {self._title}")
+        title = html.escape(self._title)
         start = f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{CSS}</style>"
         return f"{start}<h1>{title}</h1>{''.join(self._parts)}</html>\n"
 
