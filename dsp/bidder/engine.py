@@ -472,7 +472,9 @@ class Engine:
         if snapshot_path is not None:
             newest = current_path(self.config)
             if newest is not None and newest != snapshot_path:
+                work, ids = self.work, self.plan.exchange_ids
                 self._attach(Snapshot.load(newest))
+                self.work.keep_buckets(work, ids, self.plan.exchange_ids)
                 snapshot_path = newest
         if model_path is not None:
             newest = current_dir(self.config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from dsp.audience.frequency import States
 from dsp.audience.profile import PROFILE_BYTES
@@ -63,3 +64,15 @@ class Workspace:
         self.random = np.array([(seed * 0x9E3779B97F4A7C15 + 1) & 0xFFFFFFFFFFFFFFFF], np.uint64)
         self.tokens = np.full(MAX_EXCHANGES, 1.0, np.float64)  # QPS buckets by exchange index
         self.tokens_ns = np.zeros(MAX_EXCHANGES, np.int64)
+
+    def keep_buckets(self, before: Workspace, ids_before: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> None:
+        """Take over the QPS buckets of ``before``: an exchange (by its id) keeps what it had left, whatever its index.
+
+        Without this every change of the catalog would fill them anew. An exchange that is new starts as at boot.
+        """
+        old = {int(each): k for k, each in enumerate(ids_before)}
+        for k, each in enumerate(ids):
+            at = old.get(int(each))
+            if at is not None:
+                self.tokens[k] = before.tokens[at]
+                self.tokens_ns[k] = before.tokens_ns[at]

@@ -121,6 +121,34 @@ def test_an_exchange_over_its_qps_is_shed_and_others_are_not(stage: Stage) -> No
     assert not any(shed[1::2])
 
 
+def test_a_new_snapshot_does_not_refill_an_exchanges_qps(stage: Stage, tmp_path: Path) -> None:
+    import yaml
+
+    catalog = copy.deepcopy(BASE["catalog"])
+    catalog["exchanges"][0]["qps"] = 8
+    config = stage.config.__class__(data_dir=str(tmp_path), bidder=stage.config.bidder)
+    publisher = Publisher(config)
+    file = tmp_path / "catalog.yaml"
+    file.write_text(yaml.safe_dump(catalog))
+    apply_file(publisher.engine, file)
+    publisher.publish()
+    first = stage.engine(dict(BASE)).plan.snapshot
+    engine = Engine.open(
+        config, scorer=stage.scorer, slices=Slices.fixed(first.li_i[:, 0].copy(), 10**12), signer=stage.signer
+    )
+    engine.decide([request()] * 20, [FMT_JSON] * 20, [0] * 20)
+    left, since_ns = float(engine.work.tokens[0]), int(engine.work.tokens_ns[0])
+    assert left < 1.0
+    before = engine.plan.snapshot.version
+    set_status(publisher.engine, int(engine.plan.ids[0]), "paused")
+    assert publisher.poll() is not None
+    engine.poll()
+    assert engine.plan.snapshot.version > before
+    assert (float(engine.work.tokens[0]), int(engine.work.tokens_ns[0])) == (left, since_ns)
+    engine.close()
+    publisher.engine.dispose()
+
+
 def test_a_late_request_is_not_bid_on(stage: Stage) -> None:
     import time
 
