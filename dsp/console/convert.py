@@ -81,4 +81,5 @@ def line_item_of(row: Any, offer: str, creatives: list[Any]) -> types.LineItem:
         special_category="credit" if row.credit else "none", status="active" if row.status == "active" else "paused",
         spend_per_minute=decimal(row.minute_micros) if row.minute_micros else None,
         tolerance=decimal(row.tolerance_ppm), language=row.language, frequency=_CAPS(row.frequency),
+        suppress=_NAMES(row.suppress),
     )  # fmt: skip

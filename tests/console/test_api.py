@@ -67,6 +67,15 @@ def test_what_is_read_can_be_written_back_unchanged(owner: TestClient) -> None:
             assert again.json() == one
 
 
+def test_a_line_item_that_looks_for_earlier_applicants_still_does_after_an_edit(owner: TestClient) -> None:
+    for stages in ([], ["rejected"]):
+        told = owner.patch(f"{V}/line-items/1", json={"suppress": stages}, headers={"if-match": "*"})
+        assert told.json()["suppress"] == stages
+        owner.post(f"{V}/line-items/1/pause")
+        owner.patch(f"{V}/line-items/1", json={"max_bid_cpm": "3"}, headers={"if-match": "*"})
+        assert owner.get(f"{V}/line-items/1").json()["suppress"] == stages
+
+
 def test_a_pause_and_a_budget_cut_are_in_the_next_snapshot(owner: TestClient, config: Config) -> None:
     publish_if_changed(config)
     item = owner.get(f"{V}/line-items").json()["items"][0]
