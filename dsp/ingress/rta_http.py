@@ -23,10 +23,10 @@ from dsp.base.config import Config
 from dsp.base.metrics import RTA_OUTCOMES
 from dsp.ingress.http_rules import Headers, error_headers, shows_token
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
-from dsp.openrtb.limits import MAX_BATCH
 
 log = logging.getLogger(__name__)
 
+BATCH = 64  # decided at once; below rta.queue_limit, so that a batch is begun before anything is shed
 TICK_S = 0.01
 BODY_TIMEOUT_NS = 1_000_000_000  # the platform itself waits 60 ms
 QUIET_NS = 500_000_000
@@ -145,7 +145,7 @@ class RtaFront:
             self._waiting += 1
         if proto is self._newest:
             self._newest = None
-        if self._newest is None or self._waiting >= MAX_BATCH:
+        if self._newest is None or self._waiting >= BATCH:
             with self._lock:
                 self._decide()
 
