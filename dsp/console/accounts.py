@@ -20,9 +20,10 @@ from sqlalchemy import Connection, Engine, delete, func, select, update
 
 from dsp.console import tables
 from dsp.console.access import ALL, ROLES, SCOPES, Identity
-from dsp.console.audit import changing, record
+from dsp.console.audit import record
 from dsp.console.errors import ApiError, invalid, not_found
 from dsp.console.throttle import Throttle
+from dsp.console.transaction import changing
 
 SESSION_S = 12 * 3600
 LINK_S = 24 * 3600

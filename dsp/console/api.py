@@ -16,13 +16,13 @@ from sqlalchemy import select
 
 from dsp.console import history, models, tables
 from dsp.console.access import Identity
-from dsp.console.audit import changing
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
 from dsp.console.services import Services
+from dsp.console.transaction import changing
 
 PREFIX = "/api/v1"
-_KEEP_S, _DEAD_S = 86_400, 60
+_KEEP_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ def parse(operation: Operation, query: dict[str, str], body: bytes) -> tuple[Any
 def once(services: Services, by: Identity, key: str, request: bytes, run: Callable[[], tuple[int, bytes]]) -> Any:
     """The answer that ``key`` got before, or a fresh one that is kept for it. Raises 422 for a key of another request.
 
-    Two at once: the second waits for nothing and gets 409.
+    The change and its key are one transaction: a process that dies between them leaves neither, and of two at once the
+    second waits for the first and gets its answer. A refusal is not kept.
     """
     if not key.isascii() or len(key) > 200:
         raise invalid("idempotency-key", "write at most 200 ASCII characters")
@@ -255,27 +256,14 @@ def once(services: Services, by: Identity, key: str, request: bytes, run: Callab
     mine = (t.c.user_id == by.user_id) & (t.c.key == key)
     with changing(services.catalog.engine) as connection:
         now_s = int(services.catalog.clock())
+        connection.execute(t.delete().where(mine, t.c.time_s < now_s - _KEEP_S))
         found = connection.execute(select(t).where(mine)).first()
-        if found is not None and (
-            now_s - found.time_s > _KEEP_S or (not found.status and now_s - found.time_s > _DEAD_S)
-        ):
-            connection.execute(t.delete().where(mine))  # too old, or of a process that died
-            found = None
-        if found is None:
-            values = {"user_id": by.user_id, "key": key, "request": hashed, "status": 0, "body": ""}
-            connection.execute(t.insert().values(**values, time_s=now_s))
-    if found is not None:
-        if found.request != hashed:
-            raise invalid("idempotency-key", "was used for another request; choose a new one")
-        if found.status == 0:
-            raise ApiError(409, "in_progress", "the same request is being carried out; ask again in a moment")
-        return found.status, found.body.encode()
-    try:
+        if found is not None and found.status:  # 0: of an earlier release, whose process died
+            if found.request != hashed:
+                raise invalid("idempotency-key", "was used for another request; choose a new one")
+            return found.status, found.body.encode()
         status, body = run()
-    except BaseException:
-        with changing(services.catalog.engine) as connection:
-            connection.execute(t.delete().where(mine))
-        raise
-    with changing(services.catalog.engine) as connection:
-        connection.execute(t.update().where(mine).values(status=status, body=body.decode()))
+        connection.execute(t.delete().where(mine))
+        kept = {"user_id": by.user_id, "key": key, "request": hashed, "status": status, "body": body.decode()}
+        connection.execute(t.insert().values(**kept, time_s=now_s))
     return status, body

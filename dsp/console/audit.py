@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, select
 
 from dsp.console import tables
 
 _FIELDS = ("time_s", "who", "via", "action", "kind", "ref", "advertiser_id", "before", "after")
 
 
-@contextlib.contextmanager
-def changing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that holds the console's lock from its start: what is read in it is still so at its end."""
-    with engine.begin() as connection:
-        connection.execute(update(tables.lock).values(n=tables.lock.c.n + 1))
-        yield connection
-
-
 def record(
     connection: Connection, time_s: float, who: str, via: str, action: str, kind: str, ref: int,
     advertiser_id: int = 0, before: Any = None, after: Any = None,
 ) -> None:  # fmt: skip
-    """Add a row, inside `changing`. ``before`` and ``after`` are what the API shows, without secrets."""
+    """Add a row, inside `transaction.changing`. ``before`` and ``after`` are what the API shows, without secrets."""
     values = (
         *(int(time_s), who[:200], via, action, kind, ref, advertiser_id),
         *(json.dumps(v, ensure_ascii=False, sort_keys=True) if v is not None else "" for v in (before, after)),

@@ -20,10 +20,11 @@ from dsp.catalog.apply import Writer
 from dsp.catalog.check import check
 from dsp.catalog.source import FieldPath
 from dsp.console.access import ALL, EDIT, READ, Identity
-from dsp.console.audit import changing, record
+from dsp.console.audit import record
 from dsp.console.convert import advertiser_of, campaign_of, creative_of, line_item_of
 from dsp.console.errors import ApiError, FieldError, invalid, not_found
 from dsp.console.models import PARENT, SPECS, ListQuery
+from dsp.console.transaction import changing
 
 Shown = dict[str, Any]
 TABLES: dict[str, Table] = {

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from starlette.testclient import TestClient
 
 from dsp.base.config import Config
 from dsp.catalog.layout import LI_ID, LIF_PAUSED
 from dsp.catalog.publish import publish_if_changed
 from dsp.catalog.snapshot import Snapshot
+from dsp.console.services import Services
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM
 from dsp.ledger.database import open_database
 from dsp.ledger.rollups import GRAINS
@@ -119,6 +121,41 @@ def test_a_repeated_post_makes_one_thing(owner: TestClient) -> None:
     assert owner.post(f"{V}/campaigns", json=body).status_code == 409
 
 
+def test_a_change_whose_key_cannot_be_kept_is_not_made(owner: TestClient, services: Services) -> None:
+    with services.catalog.engine.begin() as connection:  # the disk fills up just as the key is written
+        connection.execute(
+            text(
+                "CREATE TRIGGER full BEFORE INSERT ON console_idempotency WHEN NEW.status > 0 "
+                "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+            )
+        )
+    body, key = {"advertiser_id": 1, "name": "Once", "budget": {"total": 5}}, {"idempotency-key": "k1"}
+    before = owner.get(f"{V}/changes").json()["items"]
+    assert owner.post(f"{V}/campaigns", json=body, headers=key).status_code == 500
+    assert "Once" not in owner.get(f"{V}/campaigns").text
+    assert owner.get(f"{V}/changes").json()["items"] == before
+    with services.catalog.engine.begin() as connection:
+        connection.execute(text("DROP TRIGGER full"))
+    assert owner.post(f"{V}/campaigns", json=body, headers=key).status_code == 201
+
+
+def test_a_refused_post_may_be_mended_under_the_same_key(owner: TestClient) -> None:
+    key = {"idempotency-key": "k2"}
+    wrong = {"advertiser_id": 1, "name": "Mended", "budget": {"total": "-5"}}
+    assert owner.post(f"{V}/campaigns", json=wrong, headers=key).status_code == 422
+    right = {**wrong, "budget": {"total": "5"}}
+    assert owner.post(f"{V}/campaigns", json=right, headers=key).status_code == 201
+
+
+def test_one_key_sent_many_times_at_once_makes_one_thing(owner: TestClient) -> None:
+    body, key = {"advertiser_id": 1, "name": "Race", "budget": {"total": 5}}, {"idempotency-key": "k3"}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: owner.post(f"{V}/campaigns", json=body, headers=key), range(6)))
+    assert {a.status_code for a in answers} == {201}
+    assert len({a.json()["id"] for a in answers}) == 1
+    assert len(owner.get(f"{V}/campaigns", params={"q": "Race"}).json()["items"]) == 1
+
+
 def test_lists_have_pages_and_filters(owner: TestClient) -> None:
     seen, after = [], 0
     while after is not None:
@@ -185,8 +222,8 @@ def test_a_report_adds_each_day_up_once(owner: TestClient) -> None:
     assert len(daily) == 36
     assert sum(r["impressions"] for r in daily) == 18 * 12
     assert daily[0]["day"] == "2024-10-05"
-    text = owner.get(f"{V}/reports.csv", params={**SPAN, "by": "campaign"}).text
-    assert text.splitlines()[1].startswith(",1,Spring,USD,90,90.0")
+    table = owner.get(f"{V}/reports.csv", params={**SPAN, "by": "campaign"}).text
+    assert table.splitlines()[1].startswith(",1,Spring,USD,90,90.0")
 
 
 @pytest.mark.usefixtures("booked")

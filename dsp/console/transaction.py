@@ -1,0 +1,33 @@
+"""Transactions of the console's database: one at a time for changes, and whatever runs inside one is part of it.
+
+A change, its row of the audit log and the answer kept for its idempotency key are one commit, because `changing` inside
+`changing` is the same transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from sqlalchemy import Connection, Engine, update
+
+from dsp.console import tables
+
+_HELD: ContextVar[tuple[Engine, Connection] | None] = ContextVar("transaction", default=None)
+
+
+@contextlib.contextmanager
+def changing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that holds the console's lock from its start: what is read in it is still so at its end."""
+    held = _HELD.get()
+    if held is not None and held[0] is engine:
+        yield held[1]
+        return
+    with engine.begin() as connection:
+        connection.execute(update(tables.lock).values(n=tables.lock.c.n + 1))
+        token = _HELD.set((engine, connection))
+        try:
+            yield connection
+        finally:
+            _HELD.reset(token)
