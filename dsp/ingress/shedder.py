@@ -34,7 +34,7 @@ class Shedder:
 
     def __init__(self, config: BidderConfig, metrics: Metrics, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self.limit = config.queue_limit
-        self._most, self._least = config.queue_limit, min(2 * config.max_batch, config.queue_limit)
+        self._most, self._least = config.queue_limit, min(config.max_batch, config.queue_limit)
         self._delay_ns = config.queue_delay_ms * 1e6
         self._clock_ns = clock_ns
         self._requests = metrics.counter("dsp_bid_requests_total")
