@@ -258,12 +258,11 @@ def once(services: Services, by: Identity, key: str, request: bytes, run: Callab
         now_s = int(services.catalog.clock())
         connection.execute(t.delete().where(mine, t.c.time_s < now_s - _KEEP_S))
         found = connection.execute(select(t).where(mine)).first()
-        if found is not None and found.status:  # 0: of an earlier release, whose process died
+        if found is not None:
             if found.request != hashed:
                 raise invalid("idempotency-key", "was used for another request; choose a new one")
             return found.status, found.body.encode()
         status, body = run()
-        connection.execute(t.delete().where(mine))
         kept = {"user_id": by.user_id, "key": key, "request": hashed, "status": status, "body": body.decode()}
         connection.execute(t.insert().values(**kept, time_s=now_s))
     return status, body
