@@ -15,6 +15,7 @@ from dsp.bidder.fit import pack_ads
 from dsp.bidder.rank import N_PRODUCTS, pack_items
 from dsp.catalog.layout import (
     EX_ID,
+    EX_WIDTH,
     LI_CURRENCY,
     LI_END_S,
     LI_FLAGS,
@@ -29,6 +30,7 @@ from dsp.catalog.layout import (
 )
 from dsp.catalog.snapshot import Snapshot
 from dsp.model.features import line_features
+from dsp.openrtb.dialect import Dialects
 from dsp.openrtb.hashing import hash_text
 
 I32 = npt.NDArray[np.int32]
@@ -68,6 +70,11 @@ def _domain_hashes(domains: list[str]) -> list[int]:
     return [hash_text(name) for name in dict.fromkeys(names)][:MAX_DOMAINS]
 
 
+def _widened(table: I64, width: int) -> I64:
+    """``table`` with the columns that came after an earlier release wrote it, all 0."""
+    return np.pad(table, ((0, 0), (0, max(0, width - table.shape[1]))))
+
+
 class Plan:
     """What the kernels and the encoder read of one snapshot."""
 
@@ -79,7 +86,7 @@ class Plan:
         self.li_v: F64 = frozen(snapshot.li_v)
         self.lines: F32 = frozen(line_features(self.li_i, self.li_v))
         self.cr_i: I64 = frozen(snapshot.cr_i)
-        self.ex_i: I64 = frozen(snapshot.ex_i)
+        self.ex_i: I64 = frozen(_widened(snapshot.ex_i, EX_WIDTH))
         self.caps: I64 = frozen(snapshot.caps)
         self.cr_caps: I32 = frozen(snapshot.cr_caps)
         self.capped = len(snapshot.caps) > 0
@@ -125,6 +132,7 @@ class Plan:
         self.by_name = {name: i for i, name in enumerate(self.exchange_names)}
         self.by_token = {token: i for i, token in enumerate(self.exchange_tokens) if token}
         self.exchange_ids: I64 = np.ascontiguousarray(snapshot.ex_i[:, EX_ID])
+        self.dialects = Dialects(snapshot.dialect_words, snapshot.dialect_first)
         words = snapshot.rows.shape[1]
         self.live: U64 = np.zeros(words, np.uint64)
         self.start_s: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_START_S])

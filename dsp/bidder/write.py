@@ -17,7 +17,7 @@ from dsp.bidder.marks import PERCENT
 from dsp.bidder.native import S_END, S_FIRST, S_LAST, S_START
 from dsp.bidder.price import B_CAND, B_PRICE
 from dsp.bidder.rank import C_CR, C_DEAL, C_IMP, C_LI
-from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, LI_SEAT
+from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, EX_NO_BID, LI_SEAT, NO_BIDS
 from dsp.openrtb.columns import (
     BANNER,
     D_ID_LEN,
@@ -48,7 +48,8 @@ _OPEN, _SEATBID, _SEAT, _BID = _text(b'{"id":"'), _text(b'","seatbid":['), _text
 _CLOSE_SEAT, _CUR, _END = _text(b"]}"), _text(b'],"cur":"'), _text(b'"}')
 _W, _H, _DUR, _EXP = _text(b',"w":'), _text(b',"h":'), _text(b',"dur":'), _text(b',"exp":')
 _DEAL, _ADM, _QUOTE = _text(b',"dealid":"'), _text(b',"adm":"'), 34
-_NBR, _BRACE = _text(b'","nbr":'), 125
+_NBR, _BRACE, _NO_SEATBID = _text(b'","nbr":'), 125, _text(b'","seatbid":[]}')
+NO_CONTENT, EMPTY = NO_BIDS.index("204"), NO_BIDS.index("empty")
 _HEX = _text(b"0123456789abcdef")
 # Keys of protobuf fields: number << 3 | wire type.
 _PB_BID_ID, _PB_IMPID, _PB_PRICE, _PB_ADM, _PB_DEAL = 1 << 3 | 2, 2 << 3 | 2, 3 << 3 | 1, 6 << 3 | 2, 13 << 3 | 2
@@ -243,14 +244,18 @@ def _bid_pb(
 
 @kernel
 def _no_bid(out: U8, o: int, as_json: bool, text: U8, id_off: int, id_len: int, nbr: int) -> int:
-    """A BidResponse with the request's id and the no-bid reason."""
+    """A BidResponse with the request's id and the no-bid reason; without a reason where ``nbr`` is negative."""
     if as_json:
         o = _copy(out, _all(out, o, _OPEN), text, id_off, id_off + id_len)
+        if nbr < 0:
+            return _all(out, o, _NO_SEATBID)
         o = _decimal(out, _all(out, o, _NBR), nbr)
         out[o] = _BRACE
         return o + 1
     out[o] = _PB_RESPONSE_ID
     o = _copy(out, _varint(out, o + 1, id_len), text, id_off, id_off + id_len)
+    if nbr < 0:
+        return o
     out[o] = _PB_NBR
     return _varint(out, o + 1, nbr)
 
@@ -267,8 +272,8 @@ def write_responses(
     """Write every response to ``out``; request r's ends at ``ends[r]`` and begins where the one before it ends.
 
     ``kinds[r]`` becomes BID, NO_BID, BAD or SHED. A request without bids has an empty response, or with ``nbr_bodies``
-    one that says why it is a no-bid. Bids of one seat stand together, seats in the order of their first bid. Returns
-    how many requests are BAD or SHED.
+    one that says why it is a no-bid; or what its exchange wants. Bids of one seat stand together, seats in the order of
+    their first bid. Returns how many requests are BAD or SHED.
     """
     o = refused = 0
     for r in range(n):
@@ -280,8 +285,9 @@ def write_responses(
                 refused += 1
             else:
                 kinds[r] = NO_BID
-                if nbr_bodies:
-                    nbr = reasons[q[r, Q_REASON]] if code == GO else code
+                style = ex_i[req[r, R_EXCHANGE], EX_NO_BID]
+                if nbr_bodies or style != NO_CONTENT:
+                    nbr = -1 if style == EMPTY and not nbr_bodies else reasons[q[r, Q_REASON]] if code == GO else code
                     o = _no_bid(out, o, req[r, R_FMT] == FMT_JSON, text, req[r, R_ID_OFF], req[r, R_ID_LEN], nbr)
             ends[r] = o
             continue

@@ -30,6 +30,7 @@ from dsp.catalog.names import (
     INCOME_BANDS,
     OSES,
 )
+from dsp.catalog.profile import check_limits
 from dsp.catalog.source import FieldPath, Problem
 from dsp.catalog.times import parse_days, parse_instant, parse_span, zone
 
@@ -195,13 +196,10 @@ class _Checker:
                 self.say((*at, "id"), f"{exchange.id} is {by_id[exchange.id]!r} already; take another")
             elif self.known.exchanges.get(exchange.name, exchange.id) != exchange.id:
                 self.say((*at, "id"), f"was {self.known.exchanges[exchange.name]} before; ids never change")
-            if exchange.qps < 0:
-                self.say((*at, "qps"), "must be 0 (no cap) or more")
-            if not 0 <= exchange.allowance_ms < exchange.tmax_ms <= 10_000:
-                self.say((*at, "allowance_ms"), "must be 0 or more and below tmax_ms, which must be at most 10000")
-            if not 1 <= exchange.exp_s <= 86_400:
-                self.say((*at, "exp_s"), "must be 1 to 86400 seconds")
-            self.currency((*at, "currency"), exchange.currency)
+            limits = check_limits(exchange.qps, exchange.allowance_ms, exchange.tmax_ms, exchange.exp_s)
+            self.problems += [((*at, *path), text) for path, text in limits]
+            if exchange.currency is not None:
+                self.currency((*at, "currency"), exchange.currency)
             self.exchanges[exchange.name] = exchange.id
 
     def offer_list(self, offers: tuple[types.Offer, ...]) -> None:

@@ -45,6 +45,7 @@ from dsp.catalog.layout import (
     EX_CURRENCY,
     EX_EXP_S,
     EX_ID,
+    EX_NO_BID,
     EX_QPS,
     EX_TMAX_MS,
     EX_WIDTH,
@@ -79,6 +80,7 @@ from dsp.catalog.layout import (
     LIV_PAYOUT_FUND,
     LIV_PRIOR,
     LIV_WIDTH,
+    NO_BIDS,
     PRODUCTS,
     STAGES,
 )
@@ -89,6 +91,7 @@ from dsp.catalog.rules import MEDIA, Rules
 from dsp.catalog.templates import attributes, render
 from dsp.catalog.types import Cap
 from dsp.catalog.view import View
+from dsp.openrtb.dialect import compile_dialects
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -129,7 +132,9 @@ def _exchanges(catalog: Catalog, view: View) -> Arrays:
         row[EX_CURRENCY], row[EX_EXP_S] = view.currencies[x.currency], x.exp_s
         row[EX_AUCTION] = 2 if x.auction == "second" else 1
         row[EX_BILLABLE] = 1 if x.billable == "nurl" else 0
-    return {"ex_i": table}
+        row[EX_NO_BID] = NO_BIDS.index(x.profile.no_bid)
+    words, first = compile_dialects([x.profile.request for x in catalog.exchanges])
+    return {"ex_i": table, "dialect_words": words, "dialect_first": first}
 
 
 def heads(offer: Offer, strategy: str) -> int:

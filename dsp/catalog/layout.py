@@ -134,8 +134,10 @@ CR_WIDTH = 20
     EX_EXP_S,  # T: sent as bid.exp; a reservation's life
     EX_AUCTION,  # used where the request has no `at`: 1 first, 2 second price
     EX_BILLABLE,  # 0 billing notice, 1 win notice
-) = range(8)
-EX_WIDTH = 8
+    EX_NO_BID,  # NO_BIDS index: nothing, a response without bids, one with the reason
+) = range(9)
+EX_WIDTH = 12
+NO_BIDS = ("204", "empty", "nbr")
 
 # --- other arrays of a snapshot ---------------------------------------------------------------------------------------
 # rows           uint64[R, W]      bitmap rows
@@ -158,6 +160,9 @@ EX_WIDTH = 8
 # caps           int64[m, CAP_WIDTH]  frequency caps (`dsp.base.caps`)
 # cr_caps        int32[C, 2]       first and last + 1 of the caps that hold for a creative: its own, its line item's,
 #                                  campaign's, advertiser's and product's
+#
+# dialect_words  int64[n]          blocks of `dsp.openrtb.dialect`
+# dialect_first  int64[X]          where the block of an exchange begins, -1 without one
 #
 # "bit per x" everywhere: bit n (1 << n) for x number n. A banner with CR_W = CR_H = 0 is flexible: it fills any size.
 # DIM_SIZE rows hold the line items with a banner of that size or a flexible one; its "any" row those with a flexible

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from dsp.catalog.layout import NO_LIMIT_MICROS
+from dsp.catalog.profile import Profile
 from dsp.catalog.types import Cap, Targeting
 from dsp.catalog.types import Creative as CreativeSpec
 
@@ -40,6 +41,7 @@ class Exchange(Record):
     auction: str
     billable: str
     seat: str
+    profile: Profile = Profile()
 
 
 class Segment(Record):

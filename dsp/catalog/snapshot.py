@@ -12,7 +12,7 @@ import contextlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,18 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "native_off": ("<i8", 1),
     "caps": ("<i8", 2),
     "cr_caps": ("<i4", 2),
+    "dialect_words": ("<i8", 1),
+    "dialect_first": ("<i8", 1),
 }  # name -> dtype, dimensions
 
 
-_LATER = ("caps", "cr_caps")  # a file of an earlier release doesn't have them: no caps
+# What a file of an earlier release doesn't have: no caps, no dialects.
+_LATER: dict[str, Callable[[Arrays], tuple[int, ...]]] = {
+    "caps": lambda _: (0, 4),
+    "cr_caps": lambda arrays: (len(arrays["cr_i"]), 2),
+    "dialect_words": lambda _: (0,),
+    "dialect_first": lambda _: (0,),
+}
 
 
 class SnapshotError(Exception):
@@ -128,13 +136,15 @@ class Snapshot:
     native_off: I64
     caps: I64
     cr_caps: I32
+    dialect_words: I64
+    dialect_first: I64
 
     def __init__(self, arrays: Arrays, meta: Mapping[str, Any], version: int) -> None:
         """From arrays in memory (tests) or a mapped file (`Snapshot.load`). Raises `SnapshotError`."""
         for name, (dtype, ndim) in ARRAYS.items():
             array = arrays.get(name)
             if array is None and name in _LATER:
-                array = np.zeros((0, 4) if name == "caps" else (len(arrays["cr_i"]), 2), dtype)
+                array = np.zeros(_LATER[name](arrays), dtype)
             if array is None or array.dtype != np.dtype(dtype) or array.ndim != ndim:
                 found = "missing" if array is None else f"{array.dtype}[{array.ndim}d]"
                 raise SnapshotError(f"array {name}: {found}, not {np.dtype(dtype)}[{ndim}d]")

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import yaml
 
-from dsp.catalog.types import CatalogFile
-
 MAX_PROBLEMS = 50
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 
+T = TypeVar("T")
 Step = str | int
 FieldPath = tuple[Step, ...]
 Problem = tuple[FieldPath, str]  # path to the field, what is wrong
@@ -50,20 +49,20 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
-class Source:
-    """A parsed file: ``value`` is the checked content, `line` finds a field's line."""
+class Source(Generic[T]):
+    """A parsed file: ``value`` is the checked content, a ``kind``; `line` finds a field's line."""
 
-    def __init__(self, path: str, text: str) -> None:
+    def __init__(self, path: str, text: str, kind: type[T]) -> None:
         """Parse ``text``. Raises `CatalogError` with all problems of syntax and of type."""
         self.path = path
         self._node: yaml.Node | None = None
         problems: list[Problem] = []
         data = self._parse(text, problems)
-        value = _convert(data, problems)
+        value = _convert(data, problems, kind)
         if problems or value is None:
             self.fail(problems)
         assert value is not None
-        self.value: CatalogFile = value
+        self.value: T = value
 
     def _parse(self, text: str, problems: list[Problem]) -> Any:
         loader = _Loader(text)
@@ -100,10 +99,10 @@ class Source:
         raise CatalogError("\n".join(shown))
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, kind: type[T]) -> Source[T]:
     """Read and parse the file at ``path``. Raises `CatalogError`."""
     try:
-        return Source(str(path), path.read_text())
+        return Source(str(path), path.read_text(), kind)
     except OSError as error:
         raise CatalogError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -143,14 +142,14 @@ def _duplicate_keys(node: yaml.Node | None, path: FieldPath, problems: list[Prob
             _duplicate_keys(value, (*path, name), problems, seen)
 
 
-def _convert(data: Any, problems: list[Problem]) -> CatalogFile | None:
-    """``data`` as a `CatalogFile`. Each type error is noted, its value cut out, and the rest tried again."""
+def _convert(data: Any, problems: list[Problem], kind: type[T]) -> T | None:
+    """``data`` as a ``kind``. Each type error is noted, its value cut out, and the rest tried again."""
     data = _copy(data)
     cut: set[FieldPath] = set()
     gone: dict[FieldPath, list[int]] = {}
     for _ in range(4 * MAX_PROBLEMS):
         try:
-            return msgspec.convert(data, CatalogFile)
+            return msgspec.convert(data, kind)
         except msgspec.ValidationError as error:
             text, _, where = str(error).partition(" - at `")
             here = tuple(name or int(index) for name, index in _STEP.findall(where.rstrip("`").removeprefix("$")))

@@ -20,6 +20,8 @@ from sqlalchemy.schema import CreateColumn
 from dsp.catalog import records, tables, types
 from dsp.catalog.apply import Writer
 from dsp.catalog.check import Known, check
+from dsp.catalog.profile import Profile
+from dsp.catalog.settle import settled
 from dsp.catalog.source import CatalogError, read_source
 
 STATUSES = ("active", "paused", "archived")
@@ -94,14 +96,17 @@ def apply_file(engine: Engine, path: str | Path, *, prune: bool = False) -> int:
 
     ``prune``: line items that the file does not name are archived.
     """
-    source = read_source(Path(path))
+    source = read_source(Path(path), types.CatalogFile)
+    file, problems = settled(source.value, Path(path).parent)
+    if problems:
+        source.fail(problems)
     with engine.begin() as connection:
         revision = _bump(connection)  # first, to hold the write lock while checking
-        problems = check(source.value, known(connection))
+        problems = check(file, known(connection))
         if problems:
             source.fail(problems)
         writer = Writer(connection)
-        writer.write(source.value)
+        writer.write(file)
         if prune:
             writer.archive_unnamed()
         return revision
@@ -157,6 +162,7 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "targeting": msgspec.json.Decoder(types.Targeting),
     "frequency": msgspec.json.Decoder(tuple[types.Cap, ...]),
     "product_frequency": msgspec.json.Decoder(dict[str, tuple[types.Cap, ...]]),
+    "profile": msgspec.json.Decoder(Profile),
     "spec": msgspec.json.Decoder(types.Creative),
 }
 

@@ -90,6 +90,7 @@ exchange = Table(
     Column("auction", String(8), nullable=False),
     Column("billable", String(8), nullable=False),
     Column("seat", String(100), nullable=False),
+    later("profile", Text, "{}"),  # JSON of `dsp.catalog.profile.Profile`
 )
 segment = Table(
     "segment",

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from dsp.catalog.profile import Profile
+
 Amount = int | float | str  # a decimal number; quotes are optional
 
 
@@ -227,13 +229,16 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     id: int
     token: str = ""  # bearer token it must send; empty: none asked for
-    qps: int = 0  # per host; 0: no cap
-    allowance_ms: int = 20  # network time taken off tmax
-    tmax_ms: int = 200  # where the request has none
-    currency: str = "USD"  # to bid in, where the request allows it
-    exp_s: int = 300  # bid.exp, and the life of a reservation
-    auction: Literal["first", "second"] = "first"  # where the request does not say
-    billable: Literal["burl", "nurl"] = "burl"  # the notice that is charged
+    # How it speaks: the name of a profile (`dsp.catalog.profile`), a file beside this one, or the profile itself.
+    profile: str | Profile = "openrtb"
+    # What isn't written here is the profile's.
+    qps: int | None = None  # per host; 0: no cap
+    allowance_ms: int | None = None  # network time taken off tmax
+    tmax_ms: int | None = None  # where the request has none
+    currency: str | None = None  # to bid in, where the request allows it
+    exp_s: int | None = None  # bid.exp, and the life of a reservation
+    auction: Literal["first", "second"] | None = None  # where the request does not say
+    billable: Literal["burl", "nurl"] | None = None  # the notice that is charged
     seat: str = ""
 
 

@@ -149,7 +149,7 @@ class Batch:
         self.pool: I64 = np.zeros(text_bytes // 2, np.int64)
         self.text: U8 = np.zeros(text_bytes, np.uint8)
         self.counts: I64 = np.zeros(4, np.int64)  # imps, deals, pool values, text bytes in use
-        self.spans: I64 = np.zeros((MAX_BATCH, 3), np.int64)  # length, format and pre-check of each body
+        self.spans: I64 = np.zeros((MAX_BATCH, 4), np.int64)  # length, format, pre-check, dialect of each body
         self.work: I64 = np.zeros(WORK_WORDS, np.int64)  # the decoder's scratch (dsp.openrtb.record)
 
     def string(self, row: I64, off_column: int) -> bytes:

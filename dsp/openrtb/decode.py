@@ -25,12 +25,17 @@ from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
 from dsp.openrtb.columns import I64, U8, Batch
+from dsp.openrtb.dialect import Dialects, settle
+from dsp.openrtb.json_walk import walk_dialect as walk_json_dialect
 from dsp.openrtb.json_walk import walk_json
+from dsp.openrtb.protobuf_walk import walk_dialect as walk_protobuf_dialect
 from dsp.openrtb.protobuf_walk import walk_protobuf
 from dsp.openrtb.tables import defaults
 from dsp.openrtb.text import exact_hash, hash_at, host_span
 
-_LENGTH, _FORMAT, _BAD_UTF8 = 0, 1, 2  # columns of Batch.spans; the last is -1 or where the UTF-8 breaks
+# Columns of Batch.spans; the third is -1 or where the UTF-8 breaks, the last -1 or where the dialect's block begins.
+_LENGTH, _FORMAT, _BAD_UTF8, _DIALECT = range(4)
+_NO_DIALECT = np.zeros(1, np.int64)
 _TEXT_ROOM = 4096 + PADDING
 _I = r.IMP
 _N_FALLBACKS = len(s.FALLBACKS)
@@ -119,8 +124,9 @@ def next_native(work: int, imps: int, base: int) -> int:
 
 @nb.njit(cache=True, nogil=True)
 def decode_kernel(
-    text_array: U8, spans: I64, n: int, scratch: I64, pool_array: I64, requests: I64, imp: I64, deal: I64, counts: I64
-) -> None:
+    text_array: U8, spans: I64, n: int, scratch: I64, pool_array: I64, requests: I64, imp: I64, deal: I64, counts: I64,
+    dialects: I64,
+) -> None:  # fmt: skip
     """Fill the tables from ``n`` bodies that lie in ``text``, each followed by a zero byte; see `decode_batch`."""
     text, work = np.int64(text_array.ctypes.data), np.int64(scratch.ctypes.data)
     pool, rows = np.int64(pool_array.ctypes.data), np.int64(requests.ctypes.data)
@@ -141,20 +147,33 @@ def decode_kernel(
         put(work, r.W_ERR_AT, off)
         put(work, r.W_ERR_ACTION, 0)
         put(work, r.W_ERR_CONTEXT, 0)
+        block = spans[i, _DIALECT]
+        put(work, r.W_QUIRKS, 0)
+        if block >= 0:
+            put(work, r.W_DIALECT, np.int64(dialects.ctypes.data) + 8 * block)
+            put(work, r.W_QUIRKS, dialects[block])
         status = np.int64(c.OK)
         if bad_utf8 >= 0:
             status = np.int64(c.E_UTF8)
             put(work, r.W_ERR_AT, off + bad_utf8)
         elif fmt == c.FMT_PROTOBUF:
-            status = walk_protobuf(text, off, stop, np.int64(s.C_REQUEST), work, pool, imps, deals)
+            if block < 0:
+                status = walk_protobuf(text, off, stop, np.int64(s.C_REQUEST), work, pool, imps, deals)
+            else:
+                status = walk_protobuf_dialect(text, off, stop, np.int64(s.C_REQUEST), work, pool, imps, deals)
         else:
-            status = walk_json(text, off, stop, np.int64(s.A_REQUEST), work, pool, imps, deals)
+            if block < 0:
+                status = walk_json(text, off, stop, np.int64(s.A_REQUEST), work, pool, imps, deals)
+            else:
+                status = walk_json_dialect(text, off, stop, np.int64(s.A_REQUEST), work, pool, imps, deals)
             if status == c.E_SYNTAX and at(work, r.W_ERR_AT) == stop:
                 status = np.int64(c.E_TRUNCATED)
         if status == c.OK:
             status = finish(text, work, imps)
             for row in range(marks[0], at(work, r.W_IMPS)):
                 put(imps, row * c.I_WIDTH + c.I_REQ, i)
+            if block >= 0:
+                settle(work, imps, deals)
         if status == c.OK and at(work, r.W_NATIVES) > 0:
             base = next_native(work, imps, marks[0] * c.I_WIDTH)
             while base >= 0:
@@ -199,6 +218,7 @@ def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] | I64) -
     spans[:n, _LENGTH] = list(map(len, bodies))
     spans[:n, _FORMAT] = formats
     spans[:n, _BAD_UTF8] = -1
+    spans[:n, _DIALECT] = -1
     if not joined.isascii() and c.FMT_JSON in formats:
         for i, body in enumerate(bodies):
             if formats[i] == c.FMT_JSON and not body.isascii():
@@ -208,14 +228,26 @@ def _load(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] | I64) -
                     spans[i, _BAD_UTF8] = error.start
 
 
-def decode_batch(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] | I64) -> None:
+def decode_batch(
+    batch: Batch,
+    bodies: Sequence[bytes],
+    formats: Sequence[int] | I64,
+    exchanges: Sequence[int] | I64 = (),
+    dialects: Dialects | None = None,
+) -> None:
     """Decode up to MAX_BATCH requests into ``batch``; ``formats`` holds FMT_JSON or FMT_PROTOBUF for each body.
+
+    With ``dialects`` each body is read in the dialect of its exchange (an index of ``dialects.first``).
 
     Never raises for what a body holds: a request that can't be used has its E_* in R_STATUS, an R_IMPN of 0 and no rows
     elsewhere. Valid until the next call. May replace ``batch.text`` and ``batch.pool`` by larger arrays.
     """
     n = len(bodies)
     _load(batch, bodies, formats)
+    words = _NO_DIALECT
+    if dialects is not None and dialects.any:
+        words = dialects.words
+        batch.spans[:n, _DIALECT] = dialects.first.take(exchanges)
     decode_kernel(
         batch.text,
         batch.spans,
@@ -226,6 +258,7 @@ def decode_batch(batch: Batch, bodies: Sequence[bytes], formats: Sequence[int] |
         batch.imp,
         batch.deal,
         batch.counts,
+        words,
     )
     batch.n = n
 

@@ -18,10 +18,11 @@ from dsp.base.memory import at, at_u64, peek, peek64, put, put_byte, signed, spe
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
+from dsp.openrtb.dialect import Q_FIRST, Q_LENIENT, Q_NUMERIC_IDS, find_alias
 from dsp.openrtb.limits import MAX_DEPTH
 from dsp.openrtb.number import clamp_int32, decimal_to_double, decimal_to_int, scan_number
-from dsp.openrtb.store import enter, leave, put_int, put_price, put_text
-from dsp.openrtb.tables import context_of, key_first, key_multiplier, key_shift, keys, kind_of
+from dsp.openrtb.store import enter, leave, put_id, put_int, put_price, put_text
+from dsp.openrtb.tables import column_of, context_of, key_first, key_multiplier, key_shift, keys, kind_of
 from dsp.openrtb.text import escapes, hex4, unescape
 
 _QUOTE, _COMMA, _COLON, _OPEN, _CLOSE, _OPEN_LIST, _CLOSE_LIST = 34, 44, 58, 123, 125, 91, 93
@@ -146,6 +147,8 @@ def put_odd_string(text: int, work: int, pool: int, action: int, off: int, lengt
 def put_odd_number(text: int, work: int, pool: int, action: int, off: int, end: int) -> int:
     """Store a number where the schema wants none: as its text, but not as an id, which must be a string."""
     kind = at(kind_of(), action)
+    if kind in (s.ID, s.DEAL_ID) and at(work, r.W_QUIRKS) & Q_NUMERIC_IDS != 0:
+        return put_id(text, work, kind, at(column_of(), action), off, end - off, np.int64(0))
     if kind in (s.ID, s.DEAL_ID, s.EXT):
         return c.OK
     if s.FIRST_TEXT <= kind <= s.LAST_TEXT:
@@ -206,10 +209,13 @@ def fail(work: int, status: int, position: int, action: int, context: int) -> in
     return status
 
 
-@nb.njit(cache=True)
-def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int) -> int:
-    """Read the JSON document ``text[p:stop]``, an object, as action ``root`` says. Returns an E_* status."""
+@nb.njit(cache=True, forceinline=True)
+def _walk(
+    text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int, foreign: bool
+) -> int:  # fmt: skip
+    """Both walkers; ``foreign`` is a constant to the compiler, so that standard requests pay nothing for dialects."""
     action, depth, top, want_key = root, 0, 0, False
+    quirks = at(work, r.W_QUIRKS) if foreign else np.int64(0)
     p = skip_space(text, p)
     if peek(text, p) != _OPEN:
         return fail(work, c.E_SYNTAX, p, root, 0)
@@ -227,6 +233,9 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
                     action = find_key(text, p + 1, (end >> 1) - p - 1, top)
                 else:
                     action = find_escaped_key(text, work, p + 1, (end >> 1) - p - 1, top)
+                if foreign and (action == 0 or quirks & Q_FIRST != 0):
+                    alias = find_alias(at(work, r.W_DIALECT), text, p + 1, (end >> 1) - p - 1, top)
+                    action = alias if alias != 0 else action
             p = skip_space(text, (end >> 1) + 1)
             if peek(text, p) != _COLON:
                 return fail(work, c.E_SYNTAX, p, action, top)
@@ -270,6 +279,8 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
                     status = put_odd_number(text, work, pool, action, start, p)
         elif ch == _OPEN:
             context = object_context(action, top < 0)
+            if foreign and context < 0 and quirks & Q_LENIENT != 0:
+                context = np.int64(0)
             if context < 0:
                 return fail(work, c.E_TYPE, p, action, top)
             if depth >= MAX_DEPTH:
@@ -289,6 +300,8 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
             top = at(work, r.STACK + depth)
         elif ch == _OPEN_LIST:
             element = list_action(action, top < 0)
+            if foreign and element < 0 and quirks & Q_LENIENT != 0:
+                element = s.A_SKIP
             if element < 0:
                 return fail(work, c.E_TYPE, p, action, top)
             if depth >= MAX_DEPTH:
@@ -309,7 +322,7 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
                 return fail(work, c.E_SYNTAX, start, action, top)
             if action != 0:
                 status = put_literal(work, pool, action, ch, top < 0)
-        if status != c.OK:
+        if status != c.OK and not (foreign and status == c.E_TYPE and quirks & Q_LENIENT != 0):
             return fail(work, status, start, action, top)
         # what follows a value: close what ends here, up to the next key or element
         while True:
@@ -338,3 +351,15 @@ def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imp
                     return fail(work, c.E_SYNTAX, p - 1, 0, 0)
             depth -= 1
             top = at(work, r.STACK + depth)
+
+
+@nb.njit(cache=True)
+def walk_json(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int) -> int:
+    """Read the JSON document ``text[p:stop]``, an object, as action ``root`` says. Returns an E_* status."""
+    return _walk(text, p, stop, root, work, pool, imps, deals, False)
+
+
+@nb.njit(cache=True)
+def walk_dialect(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int) -> int:
+    """`walk_json` in the dialect at W_DIALECT."""
+    return _walk(text, p, stop, root, work, pool, imps, deals, True)

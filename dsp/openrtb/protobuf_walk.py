@@ -15,6 +15,7 @@ from dsp.base.memory import at, at_i16, peek, peek_double, put, put_byte
 from dsp.openrtb import columns as c
 from dsp.openrtb import record as r
 from dsp.openrtb import schema as s
+from dsp.openrtb.dialect import Q_FIRST, find_number
 from dsp.openrtb.json_walk import N_SEEN, fail
 from dsp.openrtb.limits import MAX_DEPTH
 from dsp.openrtb.store import UNPROVEN, enter, leave, put_int, put_price, put_text
@@ -105,13 +106,14 @@ def field_action(context: int, number: int) -> int:
     return at_i16(field_of(), context * s.FIELD_SPAN + number)
 
 
-@nb.njit(cache=True)
-def walk_protobuf(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int) -> int:
-    """Read the message ``text[p:stop]`` as context ``root``. Returns an E_* status.
+@nb.njit(cache=True, forceinline=True)
+def _walk(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int, foreign: bool) -> int:
+    """Both walkers; ``foreign`` is a constant to the compiler, so that standard requests pay nothing for dialects.
 
     The stack holds for each open message or group: the end and context of what is around it, and for a group
     its number (0 for a message).
     """
+    quirks = at(work, r.W_QUIRKS) if foreign else np.int64(0)
     context, end, depth, group, action = root, stop, 0, 0, 0
     while True:
         while p == end:
@@ -132,6 +134,9 @@ def walk_protobuf(text: int, p: int, stop: int, root: int, work: int, pool: int,
             return fail(work, c.E_TRUNCATED if p > end else c.E_SYNTAX, start, 0, context)
         wire, number = tag & 7, tag >> 3
         action = field_action(context, number)
+        if foreign and context != 0 and (action == 0 or quirks & Q_FIRST != 0):
+            alias = find_number(at(work, r.W_DIALECT), number, context)
+            action = alias if alias != 0 else action
         kind = at(kind_of(), action)
         status = c.OK
         if wire == _BYTES:
@@ -186,3 +191,15 @@ def walk_protobuf(text: int, p: int, stop: int, root: int, work: int, pool: int,
             return fail(work, c.E_SYNTAX, start, 0, context)
         if status != c.OK:
             return fail(work, status, start, action, context)
+
+
+@nb.njit(cache=True)
+def walk_protobuf(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int) -> int:
+    """Read the message ``text[p:stop]`` as context ``root``. Returns an E_* status."""
+    return _walk(text, p, stop, root, work, pool, imps, deals, False)
+
+
+@nb.njit(cache=True)
+def walk_dialect(text: int, p: int, stop: int, root: int, work: int, pool: int, imps: int, deals: int) -> int:
+    """`walk_protobuf` in the dialect at W_DIALECT."""
+    return _walk(text, p, stop, root, work, pool, imps, deals, True)

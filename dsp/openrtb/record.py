@@ -45,6 +45,8 @@ W_ERR_AT = COUNTERS + 5  # where this request failed: offset into the text
 W_ERR_ACTION = COUNTERS + 6  # and at which schema row (0 unknown)
 W_ERR_CONTEXT = COUNTERS + 7
 W_POOL_SIZE = COUNTERS + 8
+W_DIALECT = COUNTERS + 9  # address of the request's dialect block (`dsp.openrtb.dialect`), 0 none
+W_QUIRKS = COUNTERS + 10  # its Q_* flags
 STACK = COUNTERS + 16  # two words a level
 assert STACK + 2 * (MAX_DEPTH + 1) <= c.WORK_WORDS
 

@@ -402,7 +402,11 @@ FALLBACKS: tuple[tuple[int, int, int, int], ...] = (
     (c.R_CONTENT_LANG, r.S_X_CONTENT_LANG, 1, 0),
 )
 
-CONTEXTS: tuple[str, ...] = tuple(SCHEMA)
+# Objects that only an exchange's dialect knows ("imp.ext.rp") are read in one of these (`dsp.openrtb.dialect`).
+SPARES = 24
+
+CONTEXTS: tuple[str, ...] = (*SCHEMA, *(f"spare.{k}" for k in range(SPARES)))
+C_SPARE = len(SCHEMA)
 C_REQUEST = CONTEXTS.index("request")
 C_IMP = CONTEXTS.index("imp")
 C_DEAL = CONTEXTS.index("imp.pmp.deals")
@@ -419,12 +423,14 @@ ROWS: list[tuple[str, Field]] = [
 ]
 A_SKIP, A_REQUEST, A_NATIVE = 0, 1, 2  # actions: rows that no key leads to
 ROWS += [(name, field) for name, (_, fields) in SCHEMA.items() for field in fields]
+A_SPARE = len(ROWS)  # row A_SPARE + k opens spare context k
+ROWS += [("", F("", 0, EXT, 0, f"spare.{k}")) for k in range(SPARES)]
 assert len(ROWS) < 1 << 15
 
 KIND_OF = np.array([f.kind for _, f in ROWS], np.int64)
 COLUMN_OF = np.array([f.column for _, f in ROWS], np.int64)
 CONTEXT_OF = np.array([CONTEXTS.index(f.context) for _, f in ROWS], np.int64)
-HOOK_OF = np.array([hook for hook, _ in SCHEMA.values()], np.int64)
+HOOK_OF = np.array([hook for hook, _ in SCHEMA.values()] + [NOTHING] * SPARES, np.int64)
 
 
 def field_slot(number: int) -> int:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from dsp.catalog import tables
 from dsp.catalog.source import CatalogError, Source
 from dsp.catalog.store import apply_file, current_revision, open_catalog
+from dsp.catalog.types import CatalogFile
 
 # old text, new text, field, part of the message
 WRONG = [
@@ -129,7 +130,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_lines(tmp_path):
         ("lgd: 0.4", "lgd: {x: 1}"), ("media: https", "medea: https"),
     )  # fmt: skip
     with pytest.raises(CatalogError) as raised:
-        Source("c.yaml", text)
+        Source("c.yaml", text, CatalogFile)
     parts = ("margn", "lgd: {", "seat: 1", "baner", "medea")
     assert [int(line.split(":")[1]) for line in str(raised.value).splitlines()] == [line_of(text, p) for p in parts]
 
@@ -166,7 +167,7 @@ def test_cross_checks_are_told_at_once_too(tmp_path):
 )
 def test_what_is_not_a_catalog_is_told_so(text, message):
     with pytest.raises(CatalogError, match=r"^c\.yaml") as raised:
-        Source("c.yaml", text)
+        Source("c.yaml", text, CatalogFile)
     assert message in str(raised.value)
 
 
@@ -180,19 +181,22 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_scalars_mean_what_they_look_like():
-    source = Source("c.yaml", "segments: {no: 08, on: 1, 12: 2, 2026-01-01: 3, '8:30': 4}")
+    source = Source("c.yaml", "segments: {no: 08, on: 1, 12: 2, 2026-01-01: 3, '8:30': 4}", CatalogFile)
     assert source.value.segments == {"no": 8, "on": 1, "12": 2, "2026-01-01": 3, "8:30": 4}
 
 
 def test_an_empty_file_is_a_catalog_without_anything():
-    assert Source("c.yaml", "").value.advertisers == ()
+    assert Source("c.yaml", "", CatalogFile).value.advertisers == ()
 
 
 def test_merge_keys_are_resolved_and_keep_their_lines():
     text = "offers:\n  - &o {name: a, product: loan, lender: l}\n  - <<: *o\n    name: b\n    margn: 1\n"
     with pytest.raises(CatalogError, match=r"c\.yaml:5: offers\[1\]\.margn"):
-        Source("c.yaml", text)
-    assert [o.name for o in Source("c.yaml", text.replace("    margn: 1\n", "")).value.offers] == ["a", "b"]
+        Source("c.yaml", text, CatalogFile)
+    assert [o.name for o in Source("c.yaml", text.replace("    margn: 1\n", ""), CatalogFile).value.offers] == [
+        "a",
+        "b",
+    ]
 
 
 @settings(max_examples=150, deadline=None)
@@ -214,7 +218,7 @@ def test_a_mangled_file_is_read_or_refused_but_never_crashes(data):
         else:
             lines[at] = lines[at][: data.draw(st.integers(0, len(lines[at])))] + "\n"
     try:
-        Source("c.yaml", "".join(lines))
+        Source("c.yaml", "".join(lines), CatalogFile)
     except CatalogError as error:
         assert str(error).startswith("c.yaml:")  # noqa: PT017  (either outcome is fine, a crash is not)
 
@@ -263,7 +267,7 @@ def test_references_may_point_to_what_an_earlier_file_defined(tmp_path):
 
 def test_example_of_a_message():
     with pytest.raises(CatalogError) as raised:
-        Source("campaigns.yaml", edited(("margin: 20.5", "margn: 20.5")))
+        Source("campaigns.yaml", edited(("margin: 20.5", "margn: 20.5")), CatalogFile)
     assert str(raised.value) == (
         "campaigns.yaml:12: offers[0].margn: unknown field; check the spelling, or take it out"
     )  # fmt: skip
