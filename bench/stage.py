@@ -2,7 +2,8 @@
 
 `play` starts everything, lets an act happen, waits until all has come back by itself, and compares the books with what
 the exchange knows: every acknowledged event is in the books, once; what is posted is what was sold, to the micro;
-debits are credits; and no line item has posted more than its budget, late wins and (booked apart) disputed excess.
+reports add up to it; debits are credits; and no line item has posted more than its budget, late wins and (booked
+apart) disputed excess.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from dsp.ledger.accounts import DISPUTE, LINE_ITEM
 from dsp.ledger.audit import audit
 from dsp.ledger.books import Books
 from dsp.ledger.plan import plan_of
-from dsp.ledger.schema import ENTRIES, ENTRY_CHARGE, EVENTS, token_id
+from dsp.ledger.schema import ENTRIES, ENTRY_CHARGE, EVENTS, ROLLUP_HOURS, token_id
 from dsp.ledger.server import run_ledger
 from dsp.ledger.ticket import open_ticket
 from dsp.log.outcomes import BILLING, CLICK
@@ -227,6 +229,7 @@ def compare(books: Books, exchange: Exchange, budgets: list[int], wrong: list[st
     lost_clicks = exchange.clicks - set(clicked)
     twice = [bid for bid, n in charged.items() if n != 1]
     sold = dict.fromkeys(range(1, len(budgets) + 1), 0)
+    sales = Counter(sale.line_item for sale in exchange.acknowledged.values())
     for sale in exchange.acknowledged.values():
         sold[sale.line_item] += sale.posted_micros
     posted = {line: books.spend(line) for line in sold}
@@ -245,6 +248,9 @@ def compare(books: Books, exchange: Exchange, budgets: list[int], wrong: list[st
         wrong.append(f"{len(twice)} charged twice; {len(charged)} charges for {len(exchange.acknowledged)} sales")
     if posted != sold:
         wrong.append(f"posted is not sold: {[(n, posted[n], sold[n]) for n in sold if posted[n] != sold[n]][:5]}")
+    reported = _reported(books)
+    if reported != {n: (micros, sales[n]) for n, micros in sold.items() if micros}:
+        wrong.append("reports do not add up to what was sold")
     if disputed != excess:
         wrong.append(f"disputed {disputed}, charged beyond reservations {excess}")
     if max(beyond.values()) > 0:
@@ -270,6 +276,15 @@ def _charges(engine: Engine) -> dict[int, int]:
     query = select(ENTRIES.c.bid_id, func.count()).where(ENTRIES.c.kind == ENTRY_CHARGE).group_by(ENTRIES.c.bid_id)
     with engine.connect() as connection:
         return {token_id(bid): int(n) for bid, n in connection.execute(query)}
+
+
+def _reported(books: Books) -> dict[int, tuple[int, int]]:
+    """Spend in micros and impressions by line item, as reports have it."""
+    books.roll()
+    c = ROLLUP_HOURS.c
+    query = select(c.line_item, func.sum(c.spend_micros), func.sum(c.impressions)).group_by(c.line_item)
+    with books.journal.engine.connect() as connection:
+        return {int(n): (int(micros), int(shown)) for n, micros, shown in connection.execute(query) if shown}
 
 
 def _late(engine: Engine) -> dict[int, int]:

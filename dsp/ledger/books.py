@@ -7,13 +7,14 @@ open the books again, which is what start-up does, too. Sources: design section 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from dsp.base.config import LedgerConfig
 from dsp.control.grants import SyncReply, SyncRequest
@@ -35,7 +36,7 @@ from dsp.ledger.adjust import NUMBERS, Adjustment, AdjustmentError
 from dsp.ledger.brakes import Brakes
 from dsp.ledger.database import open_database
 from dsp.ledger.grants import Granting
-from dsp.ledger.journal import Journal
+from dsp.ledger.journal import FencedError, Journal
 from dsp.ledger.pacer import Pacer
 from dsp.ledger.periods import ALL_TIME, periods_of
 from dsp.ledger.plan import BILLABLE_BILLING, BILLABLE_WIN, NO_LIMIT, Plan
@@ -111,9 +112,17 @@ class Books:
         return cls(open_database(path, durable=durable), config or LedgerConfig(), mono_ns, time_ms)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database; reports are whole then, if it allows."""
+        if not self.broken and self.rollups.waiting:
+            with contextlib.suppress(SQLAlchemyError, FencedError):  # or the next start does it
+                self.roll()
         self.journal.rollback()
         self.journal.engine.dispose()
+
+    def roll(self) -> None:
+        """Bring reports up to date now, not within a second."""
+        with self.batch():
+            self.rollups.due = True
 
     @property
     def epoch(self) -> int:
@@ -122,7 +131,7 @@ class Books:
 
     # --- transactions ------------------------------------------------------------------------------------------------
 
-    @contextmanager
+    @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """Everything inside becomes durable together when the block ends."""
         if self.broken or self._open:
@@ -153,8 +162,7 @@ class Books:
         journal.add_balances([(*key, *amounts) for key, amounts in self._new_balances.items()])
         journal.add_tallies([(*key, *numbers) for key, numbers in self._new_tallies.items()])
         self.pacer.keep(journal)
-        journal.add_rollups(list(self.rollups.hours()), list(self.rollups.days()))
-        self.rollups.clear()
+        self.rollups.write(journal)
         granting.dirty_lines.clear()
         granting.dirty_leases.clear()
         granting.dirty_slots.clear()
@@ -193,6 +201,7 @@ class Books:
         ``watermark_ns``: every notice that was received before it has been applied; now, where it is not given.
         """
         self.granting.tick(mono_ns, time_ms, watermark_ns)
+        self.rollups.tick(mono_ns)
         self.pacer.tick(time_ms)
 
     def sync(self, request: SyncRequest, mono_ns: int, time_ms: int) -> SyncReply:
@@ -477,6 +486,8 @@ class Books:
         self._load_leases(mono_ns + int(config.lease_s * 1e9))
         self._load_grants()
         self._load_settled()
+        with journal.engine.connect() as connection:
+            self.rollups.recover(connection, granting.line)
 
     def _load_leases(self, expires_ns: int) -> None:
         """Open leases live on; each has a whole lease time, since nobody knows how much had passed."""

@@ -137,6 +137,13 @@ class Journal:
         self._write(self._hours, hours)
         self._write(self._days, days)
 
+    def put_rolled(self) -> None:
+        """The rollups hold every charge so far."""
+        last = "(SELECT coalesce(max(id), 0) FROM entries)"
+        self.begin().exec_driver_sql(
+            f"INSERT INTO rolled (id, entry) VALUES (1, {last}) ON CONFLICT (id) DO UPDATE SET entry = {last}"
+        )
+
     def put_lines(self, rows: Sequence[Row]) -> None:
         """Insert or replace line items."""
         self._write(self._lines, rows)

@@ -1,4 +1,8 @@
-"""Rollups: what reports read. Every notice is added, in its own transaction, to hour and day of its bid.
+"""Rollups: what reports read. Every notice is added to hour and day of its bid, once, whatever crashes.
+
+A charge touches four rows here, more than the money itself does, and most charges of a second touch the same ones: they
+gather in memory and are written once a second, with the number of the last entry that is in (`ROLLED`). Entries after
+it are gathered again at start-up (`recover`). What is rarer than charges goes out with its own transaction.
 
 The time of the bid, not of the notice: a day's cost and what it brought stand in one row, and a loan funded weeks later
 ripens the day that bought it. Conversions count for the bid they are credited to (`dsp.ledger.attribution`).
@@ -10,22 +14,37 @@ stretches of 4 and of 16 days: a report over 90 days reads some 13 rows for each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection, func, select
 
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM, Line
 from dsp.ledger.rows import ref
-from dsp.ledger.schema import ATTRIBUTION_NONE, ATTRIBUTION_VIEW, MEASURES
+from dsp.ledger.schema import (
+    ATTRIBUTION_NONE,
+    ATTRIBUTION_VIEW,
+    ENTRIES,
+    ENTRY_CHARGE,
+    ENTRY_MARGIN,
+    EVENTS,
+    MEASURES,
+    ROLLED,
+)
 from dsp.log.outcomes import APPLIED, APPROVED, CLICK, DEFAULTED, FUNDED, REGISTERED
+
+if TYPE_CHECKING:
+    from dsp.ledger.journal import Journal
 
 (M_IMPRESSIONS, M_SPEND, M_MEDIA, M_CLICKS) = range(4)
 _AT = {CLICK: M_CLICKS, REGISTERED: 4, APPLIED: 5, APPROVED: 6, FUNDED: 7, DEFAULTED: 8}
 M_VIEWS, M_VALUE, M_WORTH = 9, 10, 11
 ALL, EXCHANGE, CREATIVE = 0, 20, 21  # kinds of DAYS beside those of accounts
 GRAINS = (1, 4, 16)  # days to a row
+EVERY_NS = 1_000_000_000  # charges are added this often
 _EPOCH = datetime(1970, 1, 1).toordinal()
 
 
@@ -35,15 +54,29 @@ _DayKey = tuple[int, int, int, str]  # kind, day, whose, currency
 
 
 class Rollups:
-    """What a transaction adds; `hours` and `days` are its rows, `clear` forgets them."""
+    """What is to be added to the tables; `tick` says when charges are due, `write` adds."""
 
     def __init__(self) -> None:
-        self._new: dict[Key, Amounts] = {}
+        self._new: dict[Key, Amounts] = {}  # for the transaction at hand
+        self._charges: dict[Key, Amounts] = {}  # for one in a while
         self._lines: dict[int, Line] = {}
+        self._next_ns = 0
+        self.due = False  # charges go with the next transaction
+
+    def tick(self, mono_ns: int) -> None:
+        """Let time pass."""
+        if mono_ns >= self._next_ns:
+            self._next_ns = mono_ns + EVERY_NS
+            self.due = True
+
+    @property
+    def waiting(self) -> bool:
+        """Whether charges wait to be written."""
+        return bool(self._charges)
 
     def charged(self, line: Line, bid_ms: int, exchange: int, creative: int, media: int, margin: int) -> None:
         """One impression was posted."""
-        amounts = self._at(line, bid_ms, exchange, creative)
+        amounts = self._at(line, bid_ms, exchange, creative, self._charges)
         amounts[M_IMPRESSIONS] += 1
         amounts[M_SPEND] += media + margin
         amounts[M_MEDIA] += media
@@ -54,7 +87,7 @@ class Rollups:
         """A click, or a conversion with its credit (ATTRIBUTION_*); ``n`` -1 takes it back."""
         if how == ATTRIBUTION_NONE and kind != CLICK:
             return
-        amounts = self._at(line, bid_ms, exchange, creative)
+        amounts = self._at(line, bid_ms, exchange, creative, self._new)
         amounts[_AT[kind]] += n
         amounts[M_VIEWS] += n * (how == ATTRIBUTION_VIEW)
         amounts[M_VALUE] += n * value * (kind == FUNDED)
@@ -63,20 +96,53 @@ class Rollups:
 
     def adjusted(self, line: Line, time_ms: int, exchange: int, spend: int, media: int) -> None:
         """Money given back or taken by hand (negative: given back)."""
-        amounts = self._at(line, time_ms, exchange, 0)
+        amounts = self._at(line, time_ms, exchange, 0, self._new)
         amounts[M_SPEND] += spend
         amounts[M_MEDIA] += media
 
-    def _at(self, line: Line, bid_ms: int, exchange: int, creative: int) -> Amounts:
-        self._lines[line.id] = line
-        return self._new.setdefault((line.id, bid_ms // 3_600_000, exchange, creative), [0] * len(MEASURES))
+    def recover(self, connection: Connection, line_of: Callable[[int], Line]) -> None:
+        """Gather the charges that an earlier life has booked and not added."""
+        e, v = ENTRIES.c, EVENTS.c
+        of_bid = select(v.creative).where(v.bid_id == e.bid_id).limit(1).scalar_subquery()
+        at = select(v.bid_ms).where(v.bid_id == e.bid_id).limit(1).scalar_subquery()
+        since = select(func.coalesce(func.max(ROLLED.c.entry), 0)).scalar_subquery()
+        query = select(e.kind, e.line_item, e.exchange, e.micros, of_bid.label("creative"), at.label("bid_ms"))
+        query = query.where(e.id > since, e.kind.in_((ENTRY_CHARGE, ENTRY_MARGIN)))
+        for row in connection.execute(query):
+            media = row.micros if row.kind == ENTRY_CHARGE else 0
+            amounts = self._at(line_of(row.line_item), row.bid_ms, row.exchange, row.creative, self._charges)
+            amounts[M_IMPRESSIONS] += row.kind == ENTRY_CHARGE
+            amounts[M_SPEND] += row.micros
+            amounts[M_MEDIA] += media
 
-    def hours(self) -> Iterator[tuple[Any, ...]]:
+    def write(self, journal: Journal) -> None:
+        """Add what is due in the open transaction."""
+        if self.due and self._charges:
+            for key, amounts in self._charges.items():
+                _add(self._new, key, list(enumerate(amounts)))
+            self._charges.clear()
+            journal.put_rolled()
+        self.due = False
+        if self._new:
+            journal.add_rollups(list(self._hours()), list(self._days()))
+            self._new.clear()
+        if not self._charges:
+            self._lines.clear()
+
+    def _at(self, line: Line, bid_ms: int, exchange: int, creative: int, into: dict[Key, Amounts]) -> Amounts:
+        self._lines[line.id] = line
+        key = (line.id, bid_ms // 3_600_000, exchange, creative)
+        amounts = into.get(key)
+        if amounts is None:
+            amounts = into[key] = [0] * len(MEASURES)
+        return amounts
+
+    def _hours(self) -> Iterator[tuple[Any, ...]]:
         """Rows of HOURS."""
         for key, amounts in self._new.items():
             yield (*key, self._lines[key[0]].currency, *amounts)
 
-    def days(self) -> Iterator[tuple[Any, ...]]:
+    def _days(self) -> Iterator[tuple[Any, ...]]:
         """Rows of DAYS."""
         by_day: dict[_DayKey, Amounts] = {}
         for (item, hour, exchange, creative), amounts in self._new.items():
@@ -98,13 +164,8 @@ class Rollups:
                 _add(stretches, (kind, day - day % grain, of, currency), list(enumerate(amounts)))
             yield from ((kind, grain, day, of, currency, *x) for (kind, day, of, currency), x in stretches.items())
 
-    def clear(self) -> None:
-        """The rows are written."""
-        self._new.clear()
-        self._lines.clear()
 
-
-def _add(into: dict[_DayKey, Amounts], key: _DayKey, some: list[tuple[int, int]]) -> None:
+def _add(into: dict[Any, Amounts], key: Any, some: list[tuple[int, int]]) -> None:
     total = into.get(key)
     if total is None:
         total = into[key] = [0] * len(MEASURES)

@@ -222,6 +222,13 @@ ROLLUP_DAYS = Table(
     sqlite_with_rowid=False,
 )
 
+ROLLED = Table(  # one row: the last entry whose charge the rollups hold; later ones are added at start-up
+    "rolled",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("entry", BigInteger, nullable=False),
+)
+
 LEASE_OPEN, LEASE_OVER = 1, 2
 ENTRY_CHARGE, ENTRY_DISPUTE, ENTRY_MARGIN, ENTRY_ADJUSTMENT, ENTRY_ADJUSTED_MARGIN = 1, 2, 3, 10, 11
 ATTRIBUTION_NONE, ATTRIBUTION_CLICK, ATTRIBUTION_VIEW = 0, 1, 2

@@ -55,6 +55,7 @@ def book(world: World, *notices: Notice) -> None:
 
 def credit(world: World, conversion: Ticket, kind: int = APPLIED) -> tuple[int, int | None]:
     query = select(EVENTS.c.attribution, EVENTS.c.credited)
+    world.books.roll()
     with world.books.journal.engine.connect() as connection:
         row = connection.execute(query.where(EVENTS.c.bid_id == conversion.bid_id, EVENTS.c.kind == kind)).one()
     return row.attribution, row.credited
@@ -63,6 +64,7 @@ def credit(world: World, conversion: Ticket, kind: int = APPLIED) -> tuple[int, 
 def days(world: World, column: str, kind: int = 1) -> dict[tuple[int, int], int]:
     table = ROLLUP_DAYS.c
     query = select(table.ref, table.day, table[column]).where(table.kind == kind, table.grain == 1, table[column] != 0)
+    world.books.roll()
     with world.books.journal.engine.connect() as connection:
         return {(r[0], r[1]): r[2] for r in connection.execute(query)}
 

@@ -50,6 +50,7 @@ def world():
 
 
 def asked(world: World, *by: str, first: int = DAY - 1, last: int = DAY + 40, zones=None, segments=None, **only):
+    world.books.roll()
     question = Question(first, last, by, {name: [value] for name, value in only.items()})
     return ask(world.books.journal.engine, question, segments, zones)
 
@@ -139,6 +140,44 @@ def test_a_line_item_without_plan_is_reported_too() -> None:
     t = open_ticket(world.signer, world.token(line_item=77, lease=0))
     with world.books.batch():
         world.books.apply([Notice(BILLING, t, START_MS, 5_000_000)])
+    world.books.roll()
     ((key, row),) = ask(world.books.journal.engine, Question(DAY, DAY, ("line_item",))).items()
     assert (key[0], row[SPEND]) == (77, 5_000)
+    world.books.close()
+
+
+def test_charges_are_reported_once_whatever_crashes(database) -> None:
+    """Killed before or after the charges of a second were added up, or closed in order: the report is the books'."""
+    world = World(database)
+    world.adopt(simple_plan(2))
+
+    def charge(n: int) -> None:
+        tickets = [open_ticket(world.signer, world.token(line_item=1 + i % 2, lease=0)) for i in range(n)]
+        with world.books.batch():
+            world.books.apply([Notice(BILLING, t, world.clock.time_ms(), 5_000_000) for t in tickets])
+
+    def reported() -> dict:
+        found = ask(world.books.journal.engine, Question(DAY, DAY, ("line_item",))).items()
+        return {key[0]: row[SPEND] for key, row in found}
+
+    def crash() -> None:
+        world.books.journal.engine.dispose()
+        world.open()
+
+    charge(10)
+    crash()
+    charge(3)
+    crash()  # twice unwritten
+    with world.books.batch():
+        world.books.tick(world.clock(), world.clock.time_ms())
+    assert reported() == {1: 7 * 5_000, 2: 6 * 5_000}
+    charge(4)
+    assert reported() == {1: 7 * 5_000, 2: 6 * 5_000}, "a second's charges are added together"
+    crash()
+    world.books.close()
+    world.open()
+    assert reported() == {1: 9 * 5_000, 2: 8 * 5_000} == {i: world.books.spend(i) for i in (1, 2)}
+    crash()
+    world.books.roll()
+    assert reported() == {1: 9 * 5_000, 2: 8 * 5_000}
     world.books.close()
