@@ -15,7 +15,6 @@ for again every second: profiles may be loaded after the bidder has started.
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +37,7 @@ from dsp.audience.store import (
     settle_rows,
 )
 from dsp.base.config import Config
+from dsp.base.mapped import map_file
 
 FILE_NAME = "profiles.lmdb"
 IDS = b"ids"
@@ -133,7 +133,7 @@ class LmdbProfileStore:
         """Map the file as it is now; unmapped where it is not of the format the kernel knows."""
         self._map = None
         with (self.path / "data.mdb").open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            mapped = map_file(file)
         self._page_bytes = page_size(mapped[:64])
         if self._page_bytes:
             self._map = np.frombuffer(mapped, np.uint8)  # keeps the mapping

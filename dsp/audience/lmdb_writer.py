@@ -27,6 +27,7 @@ from dsp.audience.lmdb_pages import Wiped, ids_of_slots, wipe
 from dsp.audience.lmdb_store import IDS, MAP_BYTES, MAX_READERS, PEOPLE, SLOT_BYTES
 from dsp.audience.profile import P_PERSON, PROFILE, PROFILE_BYTES, PROFILE_VERSION
 from dsp.audience.store import KEY_BYTES, U8, StoreError
+from dsp.base.mapped import uncache
 
 CHUNK = 1 << 16  # people per transaction
 PARTS = 64  # of the spooled identity keys, by their first 6 bits
@@ -53,6 +54,7 @@ class LmdbWriter:
         self._cipher = cipher
         self._spool: list[IO[bytes]] = []
         self._deleted: set[int] = set()
+        self._loaded = False  # whether a bulk load was finished
         try:
             self._env = lmdb.open(
                 str(path), map_size=MAP_BYTES, max_dbs=4, max_readers=MAX_READERS, readahead=False, sync=False
@@ -137,7 +139,7 @@ class LmdbWriter:
             if self.bulk and self._next > 1:
                 for part in self._spool:
                     self._append_ids(part)
-                self.bulk = False
+                self.bulk, self._loaded = False, True
                 self._drop_spool()
             if self._deleted:
                 self._drop_ids()
@@ -158,6 +160,8 @@ class LmdbWriter:
             part.close()
         self._spool = []
         self._env.close()
+        if self._loaded:
+            uncache(self.path / "data.mdb")
 
     def _cut_back(self, txn: lmdb.Transaction, resume: BulkState) -> None:
         """Drop the records that were appended after the checkpoint."""

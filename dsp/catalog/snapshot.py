@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.mapped import map_file, uncache
 from dsp.catalog.table import Table
 
 I32 = npt.NDArray[np.int32]
@@ -161,7 +162,7 @@ class Snapshot:
         """Map the file at ``path`` read-only; the mapping lives as long as an array of it. Raises `SnapshotError`."""
         try:
             with open(path, "rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                data = map_file(file)
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             raise SnapshotError(f"{path}: {error}") from error
         header = _read_header(str(path), data)
@@ -258,8 +259,7 @@ def write_snapshot(path: str | Path, arrays: Arrays, meta: Mapping[str, Any], ve
                 file.seek(header.meta[name][0])
                 file.write(text)
             file.truncate(position)
-            file.flush()
-            os.fsync(file.fileno())
+        uncache(temporary)
         os.replace(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
