@@ -37,6 +37,7 @@ VENDORS: dict[str, set[str]] = {
     "aerospike": {"audience"},
     "lmdb": {"audience"},
     "prometheus_client": {"base"},
+    "structlog": {"base"},
     "alembic": {"ledger"},
     "psycopg": {"ledger"},
     "grpc": {"ingress", "market", "ledger", "bidder"},  # the market is a client

@@ -12,7 +12,6 @@ counted here as an error of the batch. What frequency writes never touches the r
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from dsp.audience.cipher import RecordCipher
 from dsp.audience.frequency import Shown, States, add_event, set_lifecycle
 from dsp.audience.profile import P_PERSON, PROFILE_BYTES, PROFILE_VERSION
 from dsp.audience.store import I64, KEY_BYTES, MAX_KEYS, U8, StoreError, StoreStats, settle_rows
+from dsp.base.logs import logger
 
 SET = "people"
 PROFILE_BIN, STATE_BIN, IDS_BIN = "p", "f", "i"
@@ -41,7 +41,7 @@ WRITE_PEOPLE = 500  # per batched write
 _NOBODY = bytes(PROFILE_BYTES)
 _WRITING = {"total_timeout": 10 * WRITE_TIMEOUT_MS, "socket_timeout": 10 * WRITE_TIMEOUT_MS, "max_retries": 1}
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def connect(hosts: Sequence[str], timeout_ms: int = DEFAULT_TIMEOUT_MS) -> Any:
@@ -88,7 +88,7 @@ class AerospikeStore:
             try:
                 self._client = connect(hosts, timeout_ms)
             except StoreError as error:
-                log.warning("%s; bidding without profiles until it answers", error)
+                log.warning("bidding without profiles until the store answers", error=str(error))
 
     def read(self, keys: U8, wanted: I64, out: U8, found: I64, keys_per_person: int = MAX_KEYS) -> None:
         """See `ProfileStore.read`. One round trip, at most ``budget_ms`` (and ``timeout_ms``) long."""

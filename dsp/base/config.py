@@ -149,6 +149,15 @@ class RtaConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     platforms: tuple[PlatformConfig, ...] = ()  # who asks, and how each is answered
 
 
+class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What roles say about themselves on stderr (`dsp.base.logs`)."""
+
+    format: Literal["auto", "json", "text"] = "auto"  # auto: text on a terminal, else one JSON object a line
+    level: Literal["debug", "info", "warning", "error"] = "info"  # what is less than this is not written
+    burst: int = 10  # lines of one kind a minute that are all written
+    sample: int = 100  # of the rest, one in so many, with how many were left out; 0: none
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
@@ -159,6 +168,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     audience: AudienceConfig = AudienceConfig()
     console: ConsoleConfig = ConsoleConfig()
     rta: RtaConfig = RtaConfig()
+    logs: LogsConfig = LogsConfig()
 
     @property
     def root(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dsp.base.config import Config
+from dsp.base.logs import start_logging
 from dsp.cli.edge import config_of, end_with_parent, fail, print_json, refusing
 
 app = typer.Typer(help="Run the console; or, with a command, get into it.", invoke_without_command=True)
@@ -22,6 +23,7 @@ def console(context: typer.Context) -> None:
     end_with_parent()
     from dsp.console.server import run_console
 
+    start_logging(config.logs, "console")
     with refusing():
         run_console(config)
 

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from dsp.base.config import Config
+from dsp.base.logs import start_logging
 from dsp.base.money import parse_micros
 from dsp.base.token import load_signer
 from dsp.cli.edge import config_of, end_with_parent, fail, print_json, refusing
@@ -28,6 +29,7 @@ def ledger(context: typer.Context) -> None:
     end_with_parent()
     from dsp.ledger.server import run_ledger
 
+    start_logging(config.logs, "ledger")
     with refusing():
         run_ledger(config)
 

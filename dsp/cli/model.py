@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Annotated, Any
 
 import typer
 
 from dsp.base.config import Config
+from dsp.base.logs import logger, start_logging
 from dsp.cli.edge import config_of, fail, print_json, refusing
+
+log = logger(__name__)
 
 app = typer.Typer(help="Model versions: list, shadow, promote, roll back.", no_args_is_help=True)
 
@@ -72,6 +74,7 @@ def follow(
 
     config = config_of(context)
     end_with_parent()
+    start_logging(config.logs, "follow")
     told: set[tuple[str, str, int]] = set()
     while True:
         with refusing(ModelError):
@@ -81,10 +84,8 @@ def follow(
         for key in sorted(now.keys() - told):
             row = now[key]
             which = row.of if row.of == "all" else f"{row.of} {row.id}"
-            print(
-                f"alert: p({row.head}), {which}: {row.corrected:.0f} predicted, {row.observed} came; retrain the model",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+            log.warning("predictions left their band: retrain the model", head=row.head, of=which,
+                        predicted=round(row.corrected), observed=row.observed)  # fmt: skip
         told = set(now)
         if once:
             return

@@ -7,7 +7,10 @@ import time
 
 import typer
 
+from dsp.base.logs import logger, start_logging
 from dsp.cli.edge import config_of, end_with_parent, refusing
+
+log = logger(__name__)
 
 
 def bidder(context: typer.Context) -> None:
@@ -16,6 +19,7 @@ def bidder(context: typer.Context) -> None:
     end_with_parent()
     from dsp.ingress.supervisor import run_bidder
 
+    start_logging(config.logs, "bidder")
     with refusing():
         raise typer.Exit(run_bidder(config))
 
@@ -28,6 +32,7 @@ def publisher(context: typer.Context) -> None:
     from dsp.model.bootstrap import bootstrap_model
     from dsp.model.registry import ModelError, current_dir
 
+    start_logging(config.logs, "publisher")
     stopping = False
 
     def stop(*_: object) -> None:
@@ -44,7 +49,7 @@ def publisher(context: typer.Context) -> None:
         while not stopping:
             path = publish_if_changed(config)
             if path is not None:
-                print(f"published {path}", flush=True)
+                log.info("published", snapshot=path.name)
             turn.touch()
             time.sleep(POLL_S)
 

@@ -13,8 +13,11 @@ from typing import Annotated
 import typer
 
 from dsp.base.config import Config
+from dsp.base.logs import logger, start_logging
 from dsp.cli.console import console_address, sign_in_link
 from dsp.cli.edge import PARENT, config_of, refusing, write_config
+
+log = logger(__name__)
 
 TICK_S = 0.25  # also how soon a change of the catalog is published
 RESTART_S = 1.0
@@ -75,6 +78,7 @@ class Serving:
         """Serve until SIGTERM or SIGINT."""
         from dsp.catalog.publish import publish_if_changed
 
+        start_logging(self._config.logs, "serve")
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
         for role in ("ledger", "bidder", "model follow", "console"):
@@ -115,7 +119,7 @@ class Serving:
                 self._due_s.pop(role, None)
             elif role not in self._due_s:
                 self._due_s[role] = time.monotonic() + RESTART_S
-                print(f"{role} ended with status {status}; starting it again", file=sys.stderr, flush=True)
+                log.error("a role ended; starting it again", which=role, status=status)
             elif time.monotonic() > self._due_s.pop(role):
                 self._start(role)
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from dsp.base.logs import logger
 from dsp.console import pages
 from dsp.console.api import OPERATIONS, PREFIX, Call, Operation, Reply, once, parse, permitted
 from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify
@@ -22,7 +22,7 @@ from dsp.console.errors import ApiError
 from dsp.console.openapi import document
 from dsp.console.services import Services
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 def build(services: Services) -> ASGIApp:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import threading
 
@@ -18,11 +17,12 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from dsp.base.config import Config
+from dsp.base.logs import logger
 from dsp.catalog.publish import POLL_S, publish_if_changed
 from dsp.console.app import build
 from dsp.console.services import open_services
 
-_LOG = logging.getLogger(__name__)
+_LOG = logger(__name__)
 
 
 def run_console(config: Config) -> None:
@@ -46,6 +46,7 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
     publisher.start()
+    _LOG.info("serving", port=config.console.port)
     try:
         await server.serve()
     finally:

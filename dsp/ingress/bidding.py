@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from dsp.base.config import Config
+from dsp.base.logs import logger
 from dsp.base.metrics import Metrics
 from dsp.bidder.engine import Engine, NotReadyError
 from dsp.bidder.plan import PlanError
 from dsp.bidder.rta import RtaEngine
 from dsp.ingress.decider import Decider
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 RETRY_S = 0.25
 
@@ -40,7 +40,7 @@ def _when_ready(open_: Callable[[], E], stopping: Callable[[], bool]) -> E | Non
         except (NotReadyError, PlanError) as error:
             if str(error) != told:
                 told = str(error)
-                log.warning("waiting: %s", told)
+                log.warning("waiting", why=told)
             time.sleep(RETRY_S)
         else:
             engine.warm()

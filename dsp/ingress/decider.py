@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Protocol
 
+from dsp.base.logs import logger
 from dsp.bidder.answer import Answer, Numbers
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class Decider(Protocol):

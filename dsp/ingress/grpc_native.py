@@ -7,7 +7,6 @@ UNAVAILABLE, which clients may retry, and connects to another worker.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ import numpy as np
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from dsp.base.config import BidderConfig
+from dsp.base.logs import logger
 from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, NO_BID
 from dsp.ingress.decider import Decider, poll
@@ -24,7 +24,7 @@ from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAUTHENTICATED = 3, 5, 8, 13, 16
 WAIT_MS = 20  # for calls, before looking at the clock again
@@ -156,7 +156,7 @@ class GrpcNativeFront:
         try:
             answers = self.engine.decide(bodies, self._formats[: len(batch)], exchanges, arrived_ns, True)
         except Exception:  # the bidder fails towards no-bid; an empty BidResponse is one
-            log.exception("the engine failed on a batch of %d", len(batch))
+            log.exception("the engine failed on a batch", requests=len(batch))
             self._failures[0] += 1
             answers = [(NO_BID, b"")] * len(batch)
         respond = self._front.respond

@@ -7,7 +7,6 @@ grpcio itself loses a call that races with its ``stop()``: that call ends as CAN
 
 from __future__ import annotations
 
-import logging
 import queue
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import grpc
 
 from dsp.base.config import BidderConfig
+from dsp.base.logs import logger
 from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE, Answer
 from dsp.ingress.decider import Decider, poll
@@ -25,7 +25,7 @@ from dsp.ingress.grpc_side import SideServices
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 THREADS = 64  # handlers that can wait for the engine: the largest batch that can form
 WAIT_S = 0.02
@@ -132,7 +132,7 @@ class GrpcioFront:
                 True,
             )
         except Exception:  # the bidder fails towards no-bid; an empty BidResponse is one
-            log.exception("the engine failed on a batch of %d", len(batch))
+            log.exception("the engine failed on a batch", requests=len(batch))
             self._failures[0] += 1
             answers = [(NO_BID, b"")] * len(batch)
         for call, answer in zip(batch, answers, strict=False):

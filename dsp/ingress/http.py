@@ -12,7 +12,6 @@ Malformed requests get 400 without content, as OpenRTB says; what is wrong is in
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from asyncio import CancelledError
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dsp.base.config import BidderConfig
+from dsp.base.logs import logger
 from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE
 from dsp.ingress.decider import Decider, poll
@@ -38,7 +38,7 @@ from dsp.ingress.http_rules import (
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 TICK_S = 0.01
 BODY_TIMEOUT_NS = 10_000_000_000
@@ -243,7 +243,7 @@ class HttpFront:
             try:
                 answers = self.engine.decide(bodies, formats, exchanges, arrived_ns)
             except Exception:  # the bidder fails towards no-bid
-                log.exception("the engine failed on a batch of %d", len(batch))
+                log.exception("the engine failed on a batch", requests=len(batch))
                 self._failures[0] += 1
                 answers = [(NO_BID, b"")] * len(batch)
             for (proto, fmt, _, _, _, may_pack, close), (kind, payload) in zip(requests, answers, strict=False):

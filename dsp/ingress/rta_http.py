@@ -11,7 +11,6 @@ request is saved, so that the queue shrinks.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from asyncio import CancelledError
@@ -20,11 +19,12 @@ from functools import partial
 from typing import Protocol
 
 from dsp.base.config import Config
+from dsp.base.logs import logger
 from dsp.base.metrics import RTA_OUTCOMES
 from dsp.ingress.http_rules import Headers, error_headers, shows_token
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 BATCH = 64  # decided at once; below rta.queue_limit, so that a batch is begun before anything is shed
 TICK_S = 0.01
@@ -158,7 +158,7 @@ class RtaFront:
             try:
                 answers = self.engine.decide(platform, bodies)
             except Exception:
-                log.exception("the RTA engine failed on a batch of %d", len(bodies))
+                log.exception("the RTA engine failed on a batch", requests=len(bodies))
                 answers = [self.engine.default_answer(platform, body, O_FAILED) for body in bodies]
             for proto, answer in zip(protos, answers, strict=True):
                 proto.response_bytes(200, HEADERS, answer)

@@ -8,7 +8,6 @@ that doubles up to BACK_OFF_MAX_S while it keeps dying.
 
 from __future__ import annotations
 
-import logging
 import signal
 import subprocess
 import sys
@@ -20,11 +19,12 @@ from pathlib import Path
 import msgspec
 
 from dsp.base.config import Config
+from dsp.base.logs import logger
 from dsp.base.metrics import Metrics, clear_gauges
 from dsp.ingress.metrics_http import MetricsServer
 from dsp.ingress.worker import ENGINE
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 TICK_S = 0.05
 BACK_OFF_S = 0.25
@@ -146,7 +146,7 @@ class Supervisor:
             self._back_off_s[place] = min(2 * wait_s, BACK_OFF_MAX_S)
             self._due.append((now_s + wait_s, *place))
             self._restarts[0] += 1
-            log.error("worker %s%d ended with status %d; again in %.2g s", *place, status, wait_s)
+            log.error("a worker ended", which=f"{place[0]}{place[1]}", status=status, again_s=wait_s)
         for due in [due for due in self._due if due[0] <= now_s]:
             self._due.remove(due)
             self._start(due[1], due[2])
@@ -158,11 +158,11 @@ class Supervisor:
             new = self._start(old.kind, old.position)
             new.leaving = True  # until it serves: should it die, nobody misses it
             if not self._wait(lambda new=new: self._serves(new) or new.process.poll() is not None, READY_S):  # type: ignore[misc]
-                log.error("the new worker %s%d was not ready in time; the old one stays", old.kind, old.position)
+                log.error("a new worker was not ready in time; the old one stays", which=f"{old.kind}{old.position}")
                 new.process.kill()
                 return
             if not self._serves(new):
-                log.error("the new worker %s%d did not start; the old one stays", old.kind, old.position)
+                log.error("a new worker did not start; the old one stays", which=f"{old.kind}{old.position}")
                 return
             new.leaving, old.leaving = False, True
             old.process.terminate()

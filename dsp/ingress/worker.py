@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import logging
 import os
 import pkgutil
 import signal
@@ -19,8 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dsp.base.config import Config, load_config
+from dsp.base.logs import logger, start_logging
 from dsp.base.metrics import Metrics
 from dsp.ingress.decider import Decider
+
+log = logger(__name__)
 
 ENGINE = "dsp.ingress.bidding:open_engine"
 GC_S = 5.0
@@ -106,12 +108,14 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     temporary.write_text(json.dumps({"kind": kind, "pid": os.getpid(), "port": front.port}))
     temporary.replace(ready)
     metrics.gauge("dsp_workers")[0] = 1
+    log.info("serving", port=front.port)
     try:
         front.run(stopping, _Collector())
     finally:
         ready.unlink(missing_ok=True)
         decider.close()
         metrics.clear_gauges()
+        log.info("ended")
 
 
 def main() -> None:
@@ -127,10 +131,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.kind == "rta" and args.engine == ENGINE:
         args.engine = RTA_ENGINE
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s {args.kind}{args.slot} %(message)s")
     if args.cpu >= 0:
         os.sched_setaffinity(0, {args.cpu})  # before there are threads
-    run_worker(load_config(args.config), args.kind, args.slot, args.engine)
+    config = load_config(args.config)
+    start_logging(config.logs, "rta" if args.kind == "rta" else "bidder", f"{args.kind}{args.slot}")
+    run_worker(config, args.kind, args.slot, args.engine)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # nothing is left to do, and threads of servers that linger must not keep the process

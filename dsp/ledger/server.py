@@ -22,6 +22,7 @@ from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from dsp.base.config import Config
+from dsp.base.logs import logger
 from dsp.base.token import load_signer
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot, SnapshotError
@@ -41,6 +42,8 @@ from dsp.ledger.sync_grpc import DRAIN_S, sync_server
 from dsp.ledger.ticket import Notice
 from dsp.ledger.writer import SPOOLED, UnavailableError, Writer
 from dsp.log.outcomes import CLICK, IMPRESSION, OUTCOMES, OutcomeWriter
+
+log = logger(__name__)
 
 FORM_MAX_BYTES = 8 << 10
 OWED_LIMIT = 20_000
@@ -102,14 +105,14 @@ class LedgerServer:
                 await self._adopt_current()
             except (UnavailableError, SnapshotError, OSError, KeyError, ValueError) as error:
                 self.requests["plan", "failed"] += 1
-                print(f"ledger: cannot adopt the snapshot yet: {error!r}", file=sys.stderr, flush=True)
+                log.warning("cannot adopt the snapshot yet", error=repr(error))
             await self._pay()
             await asyncio.sleep(PLAN_POLL_S)
             try:
                 self.prices.refresh()
             except ValueError as error:
                 self.requests["price", "failed"] += 1
-                print(f"ledger: keys of encrypted prices not changed: {error}", file=sys.stderr, flush=True)
+                log.warning("keys of encrypted prices not changed", error=str(error))
         self.when_fenced()
 
     def _current_plan(self) -> Plan | None:
@@ -357,11 +360,13 @@ async def serve(config: Config) -> None:
     await syncs.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
+    log.info("serving", port=config.ledger.port)
     try:
         await server.serve()
     finally:
         await syncs.stop(DRAIN_S)
         await app.close()
+    log.info("ended", fenced=app.writer.fenced)
     if app.writer.fenced:
         raise SystemExit(EXIT_FENCED)
 

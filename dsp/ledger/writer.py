@@ -10,8 +10,6 @@ the spool is drained before anything else but notices happens: no bucket closes 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -20,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from dsp.base.logs import logger
 from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
 from dsp.ledger.journal import FencedError
@@ -27,6 +26,8 @@ from dsp.ledger.news import AudienceNews
 from dsp.ledger.spool import Spool
 from dsp.ledger.ticket import Notice
 from dsp.log.outcomes import LOSS, OutcomeWriter
+
+log = logger(__name__)
 
 Call = Callable[[Books, int, int], Any]
 Work = Sequence[Notice] | Call
@@ -224,7 +225,7 @@ class Writer:
 
     def _failed(self, error: Exception, size: int) -> None:
         self.failures += 1
-        _tell(f"batch of {size} failed: {error!r}")
+        log.error("a batch failed", size=size, error=repr(error))
         self.fenced = self.fenced or isinstance(error, FencedError)
         if self.books is not None:
             _quietly(self.books.close)
@@ -250,7 +251,7 @@ class Writer:
             self._opened = books
             self._wake.set()
         except (SQLAlchemyError, OSError, FencedError) as error:
-            _tell(f"the books cannot be opened yet: {error!r}")
+            log.error("the books cannot be opened yet", error=repr(error))
             time.sleep(RETRY_S)
 
     def _watch(self) -> None:
@@ -280,14 +281,8 @@ def _call(call: Call, books: Books, mono_ns: int, time_ms: int) -> Any:
         return error
 
 
-def _tell(text: str) -> None:
-    """On stderr; where even that fails (its disk may be the full one) the books matter more."""
-    with contextlib.suppress(OSError):
-        print(f"ledger: {text}", file=sys.stderr, flush=True)
-
-
 def _quietly(call: Callable[[], None]) -> None:
     try:
         call()
     except Exception as error:  # already failing: the first error is the one to tell
-        _tell(f"while giving up a connection: {error!r}")
+        log.warning("an error while giving up a connection", error=repr(error))

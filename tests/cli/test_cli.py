@@ -195,6 +195,7 @@ def test_serve_starts_everything_from_an_empty_directory_and_ends_cleanly(tmp_pa
         [sys.executable, "-m", "dsp.cli.main", "--config", str(file), "serve"],
         env={**os.environ, "DSP_DATA_DIR": str(data)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     try:
@@ -215,7 +216,10 @@ def test_serve_starts_everything_from_an_empty_directory_and_ends_cleanly(tmp_pa
         assert 'dsp_bid_requests_total{exchange="' in httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
     finally:
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, told = process.communicate(timeout=60)
     assert process.returncode == 0
+    lines = [json.loads(line) for line in told.splitlines()]  # nothing but JSON, from every role
+    serving = {(line["role"], line.get("worker")) for line in lines if line["event"] == "serving"}
+    assert serving == {("ledger", None), ("console", None), ("bidder", "http0"), ("bidder", "grpc0")}, told
     assert "first start" in output
     assert not list((data / "run").glob("bidder-*.json"))
