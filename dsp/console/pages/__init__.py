@@ -1,0 +1,81 @@
+"""The pages: server-rendered HTML over the same calls as the API; one small script keeps the overview fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dsp.console.edge import body_of, check_csrf
+from dsp.console.errors import ApiError
+from dsp.console.pages import editor, entry, history, lists, overview, reporting
+from dsp.console.pages.page import HERE, Handler, Page, see
+from dsp.console.services import Services
+
+_TYPES = {"console.css": "text/css", "console.js": "text/javascript"}
+_PUBLIC: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/sign-in", entry.sign_in_page),
+    ("POST", "/sign-in", entry.sign_in),
+    ("GET", "/enter", entry.enter_page),
+    ("POST", "/enter", entry.enter),
+)
+_PAGES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/sign-out", entry.sign_out),
+    ("GET", "/", overview.overview),
+    ("GET", "/changes", history.changes),
+    ("POST", "/changes/{id:int}/undo", history.undo),
+    ("GET", "/reports", reporting.reports),
+    ("GET", "/campaigns/new", editor.blank("campaign")),
+    ("POST", "/campaigns/new", editor.make("campaign")),
+    ("GET", "/campaigns/{id:int}/new-line-item", editor.blank("line_item")),
+    ("POST", "/campaigns/{id:int}/new-line-item", editor.make("line_item")),
+)
+
+
+def routes(services: Services) -> list[Route]:
+    """All pages."""
+    found = [_route(services, *one, public=True) for one in _PUBLIC]
+    found += [_route(services, *one) for one in _PAGES]
+    for kind, base in lists.BASE.items():
+        for method, path, handler in (
+            ("GET", base, lists.listing(kind)),
+            ("GET", base + "/{id:int}", editor.editor(kind)),
+            ("POST", base + "/{id:int}", editor.save(kind)),
+            ("POST", base + "/{id:int}/pause", editor.status(kind, "paused", "pause")),
+            ("POST", base + "/{id:int}/resume", editor.status(kind, "active", "resume")),
+        ):
+            found.append(_route(services, method, path, handler))
+    for name, media_type in _TYPES.items():
+        found.append(Route(f"/static/{name}", _static(name, media_type), methods=["GET"]))
+    return found
+
+
+def _route(services: Services, method: str, path: str, handler: Handler, public: bool = False) -> Route:
+    def answer(request: Request, body: bytes) -> Response:
+        page = Page(services, request, body)
+        try:
+            if page.by is None and not public:
+                return see("/sign-in")
+            if page.by is not None and not public:
+                check_csrf(request, page.by, page.form.get("csrf", ""))
+            return handler(page)
+        except ApiError as error:
+            return page.show("message.html", error.status, problem=error.problem)
+
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(answer, request, await body_of(request))
+
+    return Route(path, endpoint, methods=[method])
+
+
+def _static(name: str, media_type: str) -> Callable[[Request], Any]:
+    body = (HERE / "static" / name).read_bytes()
+
+    async def endpoint(_: Request) -> Response:
+        return Response(body, media_type=media_type, headers={"cache-control": "max-age=300"})
+
+    return endpoint

@@ -1,0 +1,139 @@
+"""One request of a person, and the templates that answer it.
+
+Pages are HTML made on the server over the same calls as the API. A form that is refused comes back as it was typed,
+with the fields at fault marked. Every form carries the CSRF token and, where it changes something, the ETag of what it
+showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import jinja2
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from dsp.console.access import EDIT, REPORT, Identity
+from dsp.console.edge import identify
+from dsp.console.errors import ApiError
+from dsp.console.pages import plot, show
+from dsp.console.services import Services
+from dsp.console.words import translator
+
+LANGUAGE = "dsp_language"
+HERE = Path(__file__).parents[1]
+_LANGUAGES = {"en": "en", "zh": "zh-CN"}
+_MOST_FIELDS = 3000
+NAV = (  # group -> address, words, picture
+    ("", (("/", "Overview", "overview"),)),
+    ("Buying", (("/campaigns", "Campaigns", "campaigns"), ("/line-items", "Line items", "line_items"))),
+    ("Results", (("/reports", "Reports", "reports"), ("/changes", "Changes", "changes"))),
+)
+FUNNEL = (("impressions", "Impressions"), ("clicks", "Clicks"), ("applied", "Applied"), ("approved", "Approved"),
+          ("funded", "Funded"))  # fmt: skip
+DONE = {  # what a page says after it did something
+    "saved": "Saved. The bidders have it within two seconds.",
+    "made": "Made. It is paused until you start it.",
+    "paused": "Paused. No bid is made for it any more.",
+    "resumed": "Running. Its spend shows here within seconds.",
+    "undone": "Undone.",
+    "revoked": "Revoked.",
+    "totp": "From now on we ask for a code when you sign in.",
+    "user": "The user can sign in now.",
+}
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        **{"money": show.money, "amount": show.amount, "count": show.count, "share": show.share, "when": show.when},
+        **{"difference": show.difference, "compact": show.compact, "change": show.change, "ratio": show.ratio},
+    }
+    environment.globals["plot"] = plot
+    return environment
+
+
+_TEMPLATES = _environment()
+
+
+class Page:
+    """``form``: the fields that were posted, the last of each name; ``by``: who it is (None: nobody yet)."""
+
+    def __init__(self, services: Services, request: Request, body: bytes) -> None:
+        self.services, self.request = services, request
+        try:
+            self.fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS) if body else {}
+        except (UnicodeDecodeError, ValueError):
+            raise ApiError(400, "form", "that is not a form of ours") from None
+        self.form = {name: values[-1] for name, values in self.fields.items()}
+        self.by = identify(services, request)
+        asked = request.query_params.get("lang") or request.cookies.get(LANGUAGE, "")
+        preferred = "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
+        self.lang = asked if asked in _LANGUAGES else preferred
+
+    @property
+    def person(self) -> Identity:
+        """Who it is; only where a route asks for somebody."""
+        assert self.by is not None
+        return self.by
+
+    @property
+    def ref(self) -> int:
+        """The id in the path."""
+        return int(self.request.path_params.get("id", 0))
+
+    def query(self, kind: type[Any]) -> Any:
+        """The query string as a type. Raises 400."""
+        given = {k: v for k, v in self.request.query_params.items() if k not in ("lang", "done")}
+        try:
+            return msgspec.convert(given, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise ApiError(400, "query", str(error)) from None
+
+    def numbers(self, name: str) -> list[int]:
+        """What boxes of that name were ticked, as ids."""
+        return [int(v) for v in self.fields.get(name, ()) if v.isascii() and v.isdecimal() and len(v) < 16]
+
+    def link(self, **changes: Any) -> str:
+        """This page's address with some of the query changed (None: left out)."""
+        return show.address(self.request.url.path, {**self.request.query_params, **changes})
+
+    @cached_property
+    def words(self) -> Callable[[str], str]:
+        """The function that translates."""
+        return translator(self.lang)
+
+    def show(self, template: str, status: int = 200, **values: Any) -> Response:
+        """A page."""
+        by, done = self.by, DONE.get(self.request.query_params.get("done", ""), "")
+        shared: dict[str, Any] = {
+            "by": by, "lang": _LANGUAGES[self.lang], "path": self.request.url.path, "_": self.words, "link": self.link,
+            "nav": NAV, "funnel": FUNNEL, "problem": None, "wrong": {}, "form": {}, "done": done, "waiting": 0,
+            "may_report": by is not None and by.may_anywhere(REPORT),
+            "may_edit": by is not None and by.may_anywhere(EDIT),
+        }  # fmt: skip
+        text = _TEMPLATES.get_template(template).render({**shared, **values})
+        response = HTMLResponse(text, status)
+        if "lang" in self.request.query_params:
+            response.set_cookie(LANGUAGE, self.lang, httponly=True, samesite="lax", max_age=365 * 86_400)
+        return response
+
+
+Handler = Callable[[Page], Response]
+
+
+def see(path: str, done: str = "") -> Response:
+    """Go there; ``done`` of `DONE` is said at the top."""
+    return RedirectResponse(path + (("&" if "?" in path else "?") + "done=" + done if done else ""), 303)
+
+
+def wrong_fields(error: ApiError) -> dict[str, str]:
+    """What is wrong, by the last step of its path: as forms name their fields."""
+    return {f.field.split(".")[-1]: f.message for f in error.problem.fields}
