@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from dsp.cli import audience, books, catalog, console, demo, doctor, explain, ledger, model, report, roles, serve, train
+from dsp.cli import (
+    audience,
+    books,
+    catalog,
+    console,
+    demo,
+    doctor,
+    explain,
+    ledger,
+    model,
+    report,
+    roles,
+    serve,
+    top,
+    train,
+)
 from dsp.cli.edge import print_json, remember_config
 
 app = typer.Typer(
@@ -22,6 +37,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.command("top")(top.top)
 app.command("bidder")(roles.bidder)
 app.command("publisher")(roles.publisher)
 app.command("compile")(roles.compile_kernels)
