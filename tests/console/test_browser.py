@@ -160,6 +160,9 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
     paused_within(console, 1, True, 2.0)
     page.goto(f"{base}/line-items/1")
     look(page, f"line-item-{lang}")
+    for name in ("line-items", "users", "keys", "security"):
+        page.goto(f"{base}/{name}")
+        look(page, f"{name}-{lang}")
     page.goto(f"{base}/changes")
     look(page, f"changes-{lang}")
     page.get_by_role("link", name=reports).click()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyotp
 import pytest
 from starlette.testclient import TestClient
 
@@ -14,12 +15,12 @@ import dsp.console
 from dsp.console.pages.editor import FIELDS
 from dsp.console.pages.page import DONE, FUNNEL, NAV
 from dsp.console.services import Services
-from dsp.console.words import ZH
+from dsp.console.words import ZH, ZH_ERRORS, refusal
 from dsp.ledger.schema import MEASURES
 
 PAGES = (
     *("/", "/campaigns", "/campaigns/1", "/campaigns/new", "/campaigns/1/new-line-item"),
-    *("/line-items", "/line-items/1", "/reports", "/changes"),
+    *("/line-items", "/line-items/1", "/reports", "/changes", "/users", "/keys", "/security"),
 )
 CONSOLE = Path(dsp.console.__file__).parent
 _IN_TEMPLATES = (
@@ -53,6 +54,85 @@ def said() -> set[str]:
 
 def test_every_word_of_a_page_has_its_chinese() -> None:
     assert said() - set(ZH) == set()
+
+
+def _texts(node: ast.expr) -> set[str]:
+    """The literals that an argument may be, what is filled in as {}."""
+    if isinstance(node, ast.IfExp):
+        return _texts(node.body) | _texts(node.orelse)
+    if isinstance(node, ast.JoinedStr):
+        return {"".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)}
+    return {node.value} if isinstance(node, ast.Constant) and isinstance(node.value, str) else set()
+
+
+def test_every_refusal_has_its_chinese() -> None:
+    used: set[str] = set()
+    for file in CONSOLE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            at = {"ApiError": 2, "invalid": 1}.get(getattr(getattr(node, "func", None), "id", ""))
+            if isinstance(node, ast.Call) and at is not None and len(node.args) > at:
+                used |= _texts(node.args[at])
+    assert {text for text in used if text != "{}: {}"} - set(ZH_ERRORS) == set()
+
+
+def test_a_refusal_is_told_in_the_readers_language(owner: TestClient) -> None:
+    form = {"csrf": owner.headers["x-csrf-token"], "advertiser_id": "1", "name": "Typed", "total": "5", "daily": "50"}
+    refused = owner.post("/campaigns/new?lang=zh", data=form).text
+    assert "超过了" in refused
+    assert "is more than" not in refused
+    assert refusal("no one has translated this") == "no one has translated this"
+
+
+def test_what_is_ticked_is_changed_all_or_not_at_all(owner: TestClient) -> None:
+    form = {"csrf": owner.headers["x-csrf-token"], "id": ["1", "2"]}
+    one = owner.get("/api/v1/campaigns/1").json()
+    assert owner.post("/campaigns/bulk?sort=name", data={**form, "action": "pause"}).status_code == 200  # the list
+    assert [owner.get(f"/api/v1/campaigns/{i}").json()["status"] for i in (1, 2)] == ["paused", "paused"]
+    owner.post("/campaigns/bulk", data={**form, "id": ["1"], "action": "daily", "budget": "-20%"})
+    less = owner.get("/api/v1/campaigns/1").json()["budget"]["daily"]
+    assert float(less) == pytest.approx(0.8 * float(one["budget"]["daily"]))
+    before = [owner.get(f"/api/v1/campaigns/{i}").json() for i in (1, 2)]
+    assert owner.post("/campaigns/bulk", data={**form, "action": "total", "budget": "0.01"}).status_code == 422
+    assert [owner.get(f"/api/v1/campaigns/{i}").json() for i in (1, 2)] == before
+    assert owner.post("/campaigns/bulk", data={"csrf": form["csrf"], "action": "pause"}).status_code == 422
+
+
+def test_a_duplicate_is_paused_and_has_the_line_items(owner: TestClient) -> None:
+    form = {"csrf": owner.headers["x-csrf-token"]}
+    page = owner.post("/campaigns/1/duplicate", data=form)
+    ref = int(str(page.url).rsplit("/", 1)[1].partition("?")[0])
+    made, old = (owner.get(f"/api/v1/campaigns/{i}").json() for i in (ref, 1))
+    assert made["name"] == old["name"] + " (2)"
+    assert made["status"] == "paused"
+    assert made["budget"] == old["budget"]
+    children, theirs = (owner.get("/api/v1/line-items", params={"campaign_id": i}).json()["items"] for i in (1, ref))
+    assert [c["name"] for c in children] == [c["name"] for c in theirs]
+    assert {c["status"] for c in theirs} == {"paused"}
+
+
+def test_a_key_is_shown_once_and_a_user_made_here_can_sign_in(owner: TestClient, anyone: TestClient) -> None:
+    token = {"csrf": owner.headers["x-csrf-token"]}
+    made = owner.post("/keys", data={**token, "name": "script", "scopes": ["read", "report"]}).text
+    secret = re.search(r'class="secret">(dsp_[^<]+)<', made)
+    assert secret is not None
+    assert anyone.get("/api/v1/me", headers={"authorization": f"Bearer {secret.group(1)}"}).status_code == 200
+    assert secret.group(1) not in owner.get("/keys").text
+    owner.post("/keys/1/revoke", data=token)
+    assert anyone.get("/api/v1/me", headers={"authorization": f"Bearer {secret.group(1)}"}).status_code == 401
+    form = {**token, "email": "new@bank.example", "role": "trader", "advertiser_id": "1", "password": "short"}
+    assert owner.post("/users", data=form).status_code == 422
+    assert owner.post("/users", data={**form, "password": "long enough by far"}).status_code == 200
+    entered = anyone.post("/sign-in", data={"email": "new@bank.example", "password": "long enough by far"})
+    assert entered.status_code == 303
+    assert anyone.get("/users").status_code == 403
+
+
+def test_a_one_time_code_is_asked_for_once_it_was_typed(owner: TestClient, clock: Callable[[], float]) -> None:
+    token = {"csrf": owner.headers["x-csrf-token"]}
+    secret = re.findall(r'name="secret" value="([A-Z2-7]+)"', owner.get("/security").text)[0]
+    assert owner.post("/security", data={**token, "secret": secret, "code": "000000x"}).status_code == 422
+    code = pyotp.TOTP(secret).at(int(clock()))
+    assert "ask for a code" in owner.post("/security", data={**token, "secret": secret, "code": code}).text
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from dsp.console.edge import body_of, check_csrf
 from dsp.console.errors import ApiError
-from dsp.console.pages import editor, entry, history, lists, overview, reporting
+from dsp.console.pages import editor, entry, history, lists, overview, people, reporting
 from dsp.console.pages.page import HERE, Handler, Page, see
 from dsp.console.services import Services
 
@@ -29,6 +29,13 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/changes", history.changes),
     ("POST", "/changes/{id:int}/undo", history.undo),
     ("GET", "/reports", reporting.reports),
+    ("GET", "/users", people.users),
+    ("POST", "/users", people.add_user),
+    ("GET", "/keys", people.keys),
+    ("POST", "/keys", people.add_key),
+    ("POST", "/keys/{id:int}/revoke", people.revoke_key),
+    ("GET", "/security", people.security),
+    ("POST", "/security", people.confirm_totp),
     ("GET", "/campaigns/new", editor.blank("campaign")),
     ("POST", "/campaigns/new", editor.make("campaign")),
     ("GET", "/campaigns/{id:int}/new-line-item", editor.blank("line_item")),
@@ -43,6 +50,8 @@ def routes(services: Services) -> list[Route]:
     for kind, base in lists.BASE.items():
         for method, path, handler in (
             ("GET", base, lists.listing(kind)),
+            ("POST", base + "/bulk", lists.bulk(kind)),
+            ("POST", base + "/{id:int}/duplicate", editor.copy(kind)),
             ("GET", base + "/{id:int}", editor.editor(kind)),
             ("POST", base + "/{id:int}", editor.save(kind)),
             ("POST", base + "/{id:int}/pause", editor.status(kind, "paused", "pause")),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from dsp.console import history
 from dsp.console.access import EDIT
 from dsp.console.browse import Browse, listed
+from dsp.console.bulk import duplicate
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
 from dsp.console.models import AuditQuery, ListQuery
@@ -138,6 +139,16 @@ def make(kind: str) -> Handler:
             if error.status == 403:
                 raise
             return _edit(page, kind, None, error)
+        return see(f"{BASE[kind]}/{made['id']}", "made")
+
+    return run
+
+
+def copy(kind: str) -> Handler:
+    """POST of duplicate."""
+
+    def run(page: Page) -> Response:
+        made = duplicate(page.services.catalog, page.person, kind, page.ref)
         return see(f"{BASE[kind]}/{made['id']}", "made")
 
     return run

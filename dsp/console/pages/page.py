@@ -18,12 +18,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from dsp.console.access import EDIT, REPORT, Identity
+from dsp.console.access import ADMIN, EDIT, REPORT, Identity
 from dsp.console.edge import identify
 from dsp.console.errors import ApiError
 from dsp.console.pages import plot, show
 from dsp.console.services import Services
-from dsp.console.words import translator
+from dsp.console.words import problem_in, refusal, translator
 
 LANGUAGE = "dsp_language"
 HERE = Path(__file__).parents[1]
@@ -33,6 +33,10 @@ NAV = (  # group -> address, words, picture
     ("", (("/", "Overview", "overview"),)),
     ("Buying", (("/campaigns", "Campaigns", "campaigns"), ("/line-items", "Line items", "line_items"))),
     ("Results", (("/reports", "Reports", "reports"), ("/changes", "Changes", "changes"))),
+    (
+        "Access",
+        (("/users", "Users", "users"), ("/keys", "API keys", "keys"), ("/security", "One-time code", "security")),
+    ),
 )
 FUNNEL = (("impressions", "Impressions"), ("clicks", "Clicks"), ("applied", "Applied"), ("approved", "Approved"),
           ("funded", "Funded"))  # fmt: skip
@@ -61,6 +65,12 @@ def _environment() -> jinja2.Environment:
 
 
 _TEMPLATES = _environment()
+
+
+def _nav(by: Identity | None) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """What ``by`` can open."""
+    admin = by is not None and by.may_anywhere(ADMIN)
+    return [(group, [link for link in links if admin or link[0] != "/users"]) for group, links in NAV]
 
 
 class Page:
@@ -115,10 +125,14 @@ class Page:
         by, done = self.by, DONE.get(self.request.query_params.get("done", ""), "")
         shared: dict[str, Any] = {
             "by": by, "lang": _LANGUAGES[self.lang], "path": self.request.url.path, "_": self.words, "link": self.link,
-            "nav": NAV, "funnel": FUNNEL, "problem": None, "wrong": {}, "form": {}, "done": done, "waiting": 0,
+            "nav": _nav(by), "funnel": FUNNEL, "problem": None, "wrong": {}, "form": {}, "done": done, "waiting": 0,
             "may_report": by is not None and by.may_anywhere(REPORT),
             "may_edit": by is not None and by.may_anywhere(EDIT),
         }  # fmt: skip
+        if values.get("problem") is not None:
+            values["problem"] = problem_in(self.lang, values["problem"])
+        if self.lang == "zh" and values.get("wrong"):
+            values["wrong"] = {name: refusal(text) for name, text in values["wrong"].items()}
         text = _TEMPLATES.get_template(template).render({**shared, **values})
         response = HTMLResponse(text, status)
         if "lang" in self.request.query_params:

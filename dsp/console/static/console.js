@@ -1,5 +1,5 @@
 // Keeps what is marked data-live fresh: the same page, fetched again, its marked part put in place. Nothing else needs
-// a script.
+// a script, but for ticking all boxes of a list at once.
 const REFRESH_MS = 2000;
 async function refresh() {
   const part = document.querySelector("[data-live]");
@@ -15,3 +15,9 @@ async function refresh() {
   setTimeout(refresh, REFRESH_MS);
 }
 if (document.querySelector("[data-live]")) setTimeout(refresh, REFRESH_MS);
+
+for (const all of document.querySelectorAll("[data-all]")) {
+  all.addEventListener("change", () => {
+    for (const box of document.querySelectorAll(`input[name="${all.dataset.all}"]`)) box.checked = all.checked;
+  });
+}
