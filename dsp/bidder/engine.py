@@ -42,6 +42,7 @@ from dsp.bidder.logged import log_bids
 from dsp.bidder.plan import Plan
 from dsp.bidder.price import price, select
 from dsp.bidder.rank import MAX_K, rank
+from dsp.bidder.retry import Retry
 from dsp.bidder.rollout import Loaded, Rollout
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
@@ -56,7 +57,7 @@ from dsp.log.decisions import DecisionSink, DecisionWriter
 from dsp.model.context import HEADS
 from dsp.model.correction import Correction, correction_stamp, load_correction
 from dsp.model.features import SPEC_HASH, F, build_features
-from dsp.model.registry import ModelError, current_dir
+from dsp.model.registry import current_dir
 from dsp.model.rollout import Challenger, challenger
 from dsp.model.score import Scorer
 from dsp.openrtb.columns import R_EXCHANGE, REQUEST_COLUMNS, Batch
@@ -116,6 +117,7 @@ class Engine:
         self._store_seen = (0, 0, 0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
         self._standing: Challenger | None = None
+        self._retries = Retry("new model"), Retry("challenger")
         self._corrected_ns = 0  # stamp of the correction in use
         self._use_metrics(metrics)
         self._attach(snapshot)
@@ -162,8 +164,7 @@ class Engine:
         )
         engine._watched = (snapshot_path, model_path)
         if model_path is not None:
-            engine._watch_challenger()
-            engine._watch_correction()
+            engine._watch_models()
         return engine
 
     def _use_metrics(self, m: Metrics) -> None:
@@ -475,26 +476,36 @@ class Engine:
                 work, ids = self.work, self.plan.exchange_ids
                 self._attach(Snapshot.load(newest))
                 self.work.keep_buckets(work, ids, self.plan.exchange_ids)
-                snapshot_path = newest
+                self._watched = (newest, model_path)
         if model_path is not None:
-            newest = current_dir(self.config)
-            if newest is not None and newest != model_path:
-                self._swap_model(newest)
-                model_path = newest
-            self._watch_challenger()
-            self._watch_correction()
-        self._watched = (snapshot_path, model_path)
+            self._watch_models()
+
+    def _watch_models(self) -> None:
+        """Take up a new current model, challenger or correction; what does not load is tried again later."""
+        now_ns = self.clock()
+        current, other = self._retries
+        current.attempt(self._watch_current, now_ns)
+        other.attempt(self._watch_challenger, now_ns)
+        self._watch_correction()
+
+    def _watch_current(self) -> None:
+        """Swap in what became the current model."""
+        snapshot_path, model_path = self._watched
+        newest = current_dir(self.config)
+        if newest is not None and newest != model_path:
+            self._swap_model(Scorer.load(newest))
+            self._watched = (snapshot_path, newest)
 
     def _watch_challenger(self) -> None:
         """Take up what stands beside the current model, or let it go."""
         standing = challenger(self.config)
         if standing == self._standing:
             return
-        self._standing = standing
-        if standing is None:
-            self.models.challenge(None, 0.0)
-        else:
+        self.models.challenge(None, 0.0)  # a former challenger leaves, whether or not the next one loads
+        self._standing = None
+        if standing is not None:
             self.models.challenge(Scorer.load(standing.path), standing.share)
+            self._standing = standing
 
     def _watch_correction(self) -> None:
         """Take up a new online correction of the current model."""
@@ -526,11 +537,7 @@ class Engine:
         self._m_kept += kept - self._store_seen[-1]
         self._store_seen = seen
 
-    def _swap_model(self, path: Path) -> None:
-        try:
-            scorer = Scorer.load(path)
-        except ModelError:
-            return  # keep the one that works; the trainer's gates and `dsp doctor` say why
+    def _swap_model(self, scorer: Scorer) -> None:
         self.models.current = Loaded.of(scorer)
         self._apply_correction()
         self.metrics.gauge("dsp_model_version")[...] = scorer.version

@@ -40,6 +40,7 @@ from dsp.bidder.rta_answer import (
     rta_candidates,
     rta_requests,
 )
+from dsp.bidder.retry import Retry
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.workspace import Workspace
@@ -49,7 +50,7 @@ from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.model.correction import Correction, correction_stamp, load_correction
 from dsp.model.features import build_features
-from dsp.model.registry import ModelError, current_dir
+from dsp.model.registry import current_dir
 from dsp.model.score import Scorer
 from dsp.openrtb import rta as wire
 from dsp.openrtb.columns import R_WIDTH
@@ -153,6 +154,7 @@ class RtaEngine:
         self._tag = 0
         self._corrected_ns = 0
         self._watched: tuple[Path | None, Path | None] = (None, None)
+        self._retry = Retry("new model")
         self._asked: I64 = np.zeros((MAX_BATCH, wire.A_WIDTH), np.int64)
         self._exps: I64 = np.zeros((MAX_BATCH, wire.MAX_EXPS), np.int64)
         self._ads: I64 = np.zeros((MAX_BATCH, wire.MAX_ADS, wire.AD_WIDTH), np.int64)
@@ -290,21 +292,23 @@ class RtaEngine:
         """Swap in a newer snapshot or model, if there is one."""
         self.slices.refresh(time.monotonic_ns())
         snapshot_path, model_path = self._watched
-        newest, model = current_path(self.config), current_dir(self.config)
+        newest = current_path(self.config)
         if snapshot_path is not None and newest is not None and newest != snapshot_path:
             self._attach(Snapshot.load(newest))
-            snapshot_path = newest
-        if model_path is not None and model is not None and model != model_path:
-            try:
-                self.scorer = Scorer.load(model)
-            except ModelError:
-                model = model_path  # keep the one that works
-            model_path = model
-        self._watched = snapshot_path, model_path
+            self._watched = newest, model_path
+        if model_path is not None:
+            self._retry.attempt(self._watch_model, time.monotonic_ns())
         stamp = correction_stamp(self.config)
         if stamp != self._corrected_ns:
             self._corrected_ns = stamp
             self._correct()
+
+    def _watch_model(self) -> None:
+        snapshot_path, model_path = self._watched
+        newest = current_dir(self.config)
+        if newest is not None and newest != model_path:
+            self.scorer = Scorer.load(newest)
+            self._watched = snapshot_path, newest
 
     def warm(self) -> None:
         """Compile and touch everything, without counting it."""

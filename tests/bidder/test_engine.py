@@ -18,6 +18,7 @@ from dsp.base.metrics import Metrics
 from dsp.base.token import TOKEN_TEST
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE
 from dsp.bidder.engine import Engine
+from dsp.bidder.retry import EVERY_NS
 from dsp.bidder.slices import Slices
 from dsp.catalog.layout import CR_ID
 from dsp.catalog.publish import Publisher
@@ -25,8 +26,9 @@ from dsp.catalog.store import apply_file, set_status
 from dsp.log.decisions import DecisionWriter, read_decisions
 from dsp.model.correction import Correction
 from dsp.model.features import SPEC_HASH
-from dsp.model.manifest import Manifest
+from dsp.model.manifest import MODEL_FILE, Manifest
 from dsp.model.registry import current_dir, save_version
+from dsp.model.rollout import promote, shadow
 from dsp.model.score import Scorer
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 from dsp.openrtb.convert import json_to_pb
@@ -38,6 +40,16 @@ TOKEN = re.compile(r"/b/([\w-]{136})\?")
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return Stage(tmp_path_factory.mktemp("engine"))
+
+
+class Clock:
+    """Unix nanoseconds as told."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_800_000_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ns
 
 
 def request(**change: Any) -> bytes:
@@ -222,6 +234,39 @@ def test_a_challenger_scores_its_share_of_the_batches_and_the_log_says_which(sta
     models = read_decisions(tmp_path)["model"].tolist()
     assert 24 <= models.count(other.version) <= 26
     assert models[-1] == engine.scorer.version
+
+
+def test_a_model_that_does_not_load_is_tried_again_and_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(tmp_path)
+    config, clock = stage.config, Clock()
+    snapshot = stage.engine(dict(BASE)).plan.snapshot
+    slices = Slices.fixed(snapshot.li_i[:, 0].copy(), 10**12)
+    engine = Engine.open(config, snapshot=snapshot, slices=slices, signer=stage.signer, clock=clock)
+    first, broken = engine.scorer.version, second_version(stage)
+    graph = config.path("models", f"{broken.version:06d}", MODEL_FILE)
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:100])
+    promote(config, broken.version, 0.25)
+    for _ in range(3):  # seconds apart, all before the file is whole
+        engine.poll()
+        clock.now_ns += EVERY_NS
+    assert engine.models.challenger is None
+    assert decide(engine, request())[0][0] == BID
+    promote(config, broken.version)
+    for _ in range(3):
+        engine.poll()
+        clock.now_ns += EVERY_NS
+    assert engine.scorer.version == first
+    assert len(caplog.records) == 2  # once as challenger, once as the current model
+    graph.write_bytes(whole)
+    engine.poll()
+    assert engine.scorer.version == broken.version
+    shadow(config, first)
+    engine.poll()
+    assert engine.models.challenger is not None
+    engine.close()
 
 
 def test_a_shadowing_model_changes_no_answer_and_is_compared_in_metrics(stage: Stage) -> None:
