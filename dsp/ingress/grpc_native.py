@@ -80,6 +80,8 @@ class GrpcNativeFront:
             now_ns = time.monotonic_ns()
             if now_ns - polled_ns > poll_ns:
                 polled_ns = now_ns
+                while self._waiting:  # addressed to the snapshot there is: its indices may be others' in the next
+                    self._decide()
                 poll(self.engine)
                 self._shedder.update()
                 self._exchanges.clear()

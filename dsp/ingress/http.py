@@ -47,10 +47,10 @@ QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is lef
 AGE_SLOTS = 16
 MAX_SHOWN = 16  # ways of writing one token
 
-# proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection
-Request = tuple[Exchange, int, int, int, bool, bool, bool]
-# exchange (-1: none), its token, authorizations that showed it
-Route = tuple[int, str, set[str | None]]
+# proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection, age of its route
+Request = tuple[Exchange, int, int, int, bool, bool, bool, int]
+# exchange (-1: none), its token, authorizations that showed it, how many renumberings there had been
+Route = tuple[int, str, set[str | None], int]
 
 
 class HttpFront:
@@ -66,6 +66,10 @@ class HttpFront:
         self.refused: dict[Exchange, tuple[Body, int]] = {}  # the same, of requests that will not be decided
         self._newest: Exchange | None = None  # whose body completes the batch
         self._routes: dict[str, Route] = {}  # of the current snapshot
+        self._names: dict[int, str] = {}  # of the exchanges that had a route
+        # Renumberings of exchanges by new snapshots, old index to new (-1: gone). One follows where an exchange was
+        # added or taken away, which somebody decides; so there are few.
+        self._moved: list[dict[int, int]] = []
         self._lock = threading.Lock()
         self._last_ns = time.monotonic_ns()
         self._batches = 0
@@ -99,10 +103,12 @@ class HttpFront:
     def _route(self, path: str) -> Route:
         """What a path leads to in the current snapshot; kept where it leads to an exchange."""
         routes = self._routes  # read first: a swap meanwhile puts an empty dict in its place
-        exchange = self.engine.exchange_of(path[5:])
-        if exchange < 0:
-            return exchange, "", set()
-        route = routes[path] = exchange, self.engine.exchange_token(exchange), set[str | None]()
+        with self._lock:  # index and age belong to the same snapshot
+            exchange, age = self.engine.exchange_of(path[5:]), len(self._moved)
+            if exchange < 0:
+                return exchange, "", set(), age
+            self._names[exchange] = path[5:]
+            route = routes[path] = exchange, self.engine.exchange_token(exchange), set[str | None](), age
         return route
 
     def _bid(self, route: Route, scope: Scope, proto: Exchange) -> None:
@@ -112,7 +118,7 @@ class HttpFront:
         if scope.method != "POST":
             self._turn_away(proto, length, 405, error_headers("use POST", ("allow", "POST")))
             return
-        exchange, token, shown = route
+        exchange, token, shown, age = route
         if exchange < 0:
             self._count_bad(UNKNOWN_EXCHANGE, "bad", "unknown_exchange")
             self._turn_away(proto, length, 404, error_headers(f"no exchange named {scope.path[5:]}"))
@@ -148,7 +154,7 @@ class HttpFront:
             close = hash(scope.client) % AGE_SLOTS == self._age_slot
         if close and scope.http_version == "2":
             close = False
-        request = (proto, fmt, exchange, now_ns, packed, accepts_gzip(get("accept-encoding")), close)
+        request = (proto, fmt, exchange, now_ns, packed, accepts_gzip(get("accept-encoding")), close, age)
         if length is None or "transfer-encoding" in headers:
             _Pieces(self, request)
         elif len(length) <= 7 and int(length) <= MAX_BODY_BYTES:
@@ -239,14 +245,17 @@ class HttpFront:
             self._last_ns = time.monotonic_ns()
             self._depth[0] = len(pending) + len(self.reading)
             requests, bodies = zip(*batch, strict=True)
-            _, formats, exchanges, arrived_ns, *_ = zip(*requests, strict=True)
+            _, formats, exchanges, arrived_ns, *_, ages = zip(*requests, strict=True)
+            if min(ages) < len(self._moved):
+                pending[:0] = self._readdressed(batch)
+                continue
             try:
                 answers = self.engine.decide(bodies, formats, exchanges, arrived_ns)
             except Exception:  # the bidder fails towards no-bid
                 log.exception("the engine failed on a batch", requests=len(batch))
                 self._failures[0] += 1
                 answers = [(NO_BID, b"")] * len(batch)
-            for (proto, fmt, _, _, _, may_pack, close), (kind, payload) in zip(requests, answers, strict=False):
+            for (proto, fmt, _, _, _, may_pack, close, _), (kind, payload) in zip(requests, answers, strict=False):
                 if kind == BID:
                     index = fmt + CLOSING if close else fmt
                     if may_pack and (small := gzip_answer(payload)) is not None:
@@ -261,6 +270,28 @@ class HttpFront:
                     status = 400 if kind == BAD else 413 if kind == TOO_LARGE else 429
                     more = (CLOSE,) if close else ()
                     proto.response_empty(status, error_headers(payload.decode("utf-8", "replace"), *more))
+
+    def _readdressed(self, batch: list[tuple[Request, bytes]]) -> list[tuple[Request, bytes]]:
+        """``batch`` by the indices of the current snapshot; whose exchange is gone is told so."""
+        kept = []
+        for request, raw in batch:
+            exchange = request[2]
+            for moved in self._moved[request[7] :]:
+                exchange = moved.get(exchange, exchange)
+            if exchange < 0:
+                self._count_bad(UNKNOWN_EXCHANGE, "bad", "unknown_exchange")
+                request[0].response_empty(404, error_headers("this exchange has just been taken away"))
+            else:
+                kept.append(((*request[:2], exchange, *request[3:7], len(self._moved)), raw))
+        return kept
+
+    def _renumber(self) -> None:
+        """After a poll: note which exchanges have another index now. Under the lock."""
+        now = {index: self.engine.exchange_of(name) for index, name in self._names.items()}
+        if any(index != new for index, new in now.items()):
+            self._moved.append(now)
+            self._names = {new: self._names[index] for index, new in now.items() if new >= 0}
+        self._routes = {}
 
     def _other(self, path: str, scope: Scope, proto: Exchange) -> None:
         more = (CLOSE,) if self.draining and scope.http_version != "2" else ()
@@ -309,7 +340,7 @@ class HttpFront:
                 try:
                     self._decide()  # what is queued was addressed to the old snapshot
                     poll(self.engine)
-                    self._routes = {}
+                    self._renumber()
                 finally:
                     self._lock.release()
         age_s = self._config.connection_max_age_s

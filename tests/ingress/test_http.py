@@ -235,6 +235,25 @@ def test_a_client_that_stalls_its_body_holds_up_nobody(served: Served) -> None:
     assert served.metrics.counter("dsp_bad_requests_total")[BAD_REASONS.index("body_cut")] == 1
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_request_under_way_while_exchanges_are_renumbered_stays_its_own(served: Served, gone: bool) -> None:
+    order = {"alpha": 0, "beta": 1}
+    served.engine.exchange_of = lambda name: order.get(name, -1)  # type: ignore[method-assign]
+    slow = raw_request(served, b"bi", claimed=8)
+    until(lambda: len(served.front.reading) == 1)
+    order.clear()
+    order.update({"beta": 0} if gone else {"beta": 0, "alpha": 1})  # as a new snapshot would
+    polls = served.engine.polls
+    until(lambda: served.engine.polls > polls + 2)
+    slow.sendall(b"d slow")
+    answer = slow.recv(10_000)
+    slow.close()
+    if gone:
+        assert answer.startswith(b"HTTP/1.1 404")
+    else:
+        assert answer.endswith(b"0 1 bid slow")
+
+
 def test_a_body_that_takes_too_long_is_given_up(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_module, "BODY_TIMEOUT_NS", 50_000_000)
     with raw_request(served, b"bi", claimed=100) as stalled:
