@@ -37,7 +37,7 @@ CODES = {
 }
 NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
 
-Call = tuple[bytes, int, int, "queue.SimpleQueue[Answer]"]  # body, exchange, arrived_ns, where the answer goes
+Call = tuple[bytes, str, int, "queue.SimpleQueue[Answer]"]  # body, authorization, arrived_ns, where the answer goes
 
 
 class GrpcioFront:
@@ -81,7 +81,7 @@ class GrpcioFront:
             self._requests[min(exchange, UNKNOWN_EXCHANGE), OUTCOMES.index("shed")] += 1
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "more calls wait than this worker's queue_limit")
         reply: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        self._calls.put((body, exchange, now_ns, reply))
+        self._calls.put((body, str(key), now_ns, reply))
         kind, payload = reply.get()
         if kind not in (BID, NO_BID):
             context.abort(CODES[kind], payload.decode("utf-8", "replace"))
@@ -123,11 +123,20 @@ class GrpcioFront:
                 break
         self._last_ns = time.monotonic_ns()
         self._depth[0] = self._calls.qsize()
+        exchanges = [self.engine.exchange_of_token(call[1]) for call in batch]  # of the snapshot that decides
+        for call, exchange in zip(batch, exchanges, strict=True):
+            if exchange < 0:
+                call[3].put((NO_BID, b""))  # it has just been taken away
+        if min(exchanges) < 0:
+            batch = [call for call, exchange in zip(batch, exchanges, strict=True) if exchange >= 0]
+            exchanges = [exchange for exchange in exchanges if exchange >= 0]
+        if not batch:
+            return
         try:
             answers = self.engine.decide(
                 [call[0] for call in batch],
                 [FMT_PROTOBUF] * len(batch),
-                [call[1] for call in batch],
+                exchanges,
                 [call[2] for call in batch],
                 True,
             )

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from dsp.base.config import BidderConfig
 from dsp.base.metrics import OUTCOMES, UNKNOWN_EXCHANGE, Metrics
+from dsp.bidder.answer import BID as BIDS
 from dsp.ingress import grpc_native, grpcio_front
 from dsp.ingress.grpc_native import GrpcNativeFront
 from dsp.ingress.grpc_side import BID, SERVICE
@@ -153,6 +154,30 @@ def test_calls_that_arrive_during_a_batch_make_the_next_one(served: Served) -> N
         if max(served.engine.batches) > 1:
             return
     raise AssertionError("no two calls ever shared a batch")
+
+
+def test_calls_that_wait_while_exchanges_are_renumbered_stay_their_own(start: Callable[..., Served]) -> None:
+    served = start(max_batch=1, snapshot_poll_s=0.0)  # a poll after every call
+    engine, names, wait = served.engine, ["Bearer open", "Bearer s3cret"], served.engine.decide
+
+    def index(token: bytes | str) -> int:
+        return names.index(token.decode() if isinstance(token, bytes) else token)
+
+    def decide(bodies: Any, formats: Any, exchanges: Any, *more: Any) -> Any:
+        wait(bodies, formats, exchanges, *more)
+        return [(BIDS, names[exchange].encode()) for exchange in exchanges]
+
+    engine.gate.clear()
+    engine.exchange_of_token = index  # type: ignore[method-assign]
+    engine.decide = decide  # type: ignore[method-assign]
+    engine.poll = names.reverse  # type: ignore[method-assign]  # each snapshot numbers them the other way round
+    call = served.channel.unary_unary(BID)
+    first = call.future(b"bid", metadata=ALPHA, timeout=30)
+    assert engine.entered.wait(20)
+    others = [call.future(b"bid", metadata=(ALPHA, BETA)[n % 2], timeout=30) for n in range(40)]
+    engine.gate.set()
+    assert first.result() == b"Bearer open"
+    assert [other.result() for other in others] == [b"Bearer open", b"Bearer s3cret"] * 20
 
 
 def test_more_calls_than_the_queue_holds_are_shed(start: Callable[..., Served]) -> None:
