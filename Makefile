@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint types format proto lock demo serve bench quality reference money soak clean
+.PHONY: install test lint types format proto lock demo serve bench quality reference money soak peak clean
 
 install: .venv/.installed
 
@@ -54,6 +54,9 @@ quality: install
 
 soak: install  # half an hour at 70 % of saturation, watched for leaks and drift
 	$(BIN)/python -m bench soak
+
+peak: install  # 1.5 and 3 times saturation, two minutes each, both fronts, few and many connections: 20 minutes
+	$(BIN)/python -m bench overload
 
 reference: install  # k8s/REFERENCE.md and Grafana's dashboards, from the program
 	$(BIN)/python -m k8s.reference

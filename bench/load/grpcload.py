@@ -60,11 +60,14 @@ class GrpcLoad:
     def kernel(self, run: Runner, in_flight: int, stop_ns: int, deadline_ns: int) -> int:
         """One stretch of the loop (`Runner` repeats it after a lost connection)."""
         arrays = (self.conn, self.outb, self.inb, self.req_of, self.pool, self.offsets, self.body_bytes)
-        return int(run_h2(*run.args(), *arrays, self.cap, in_flight, stop_ns, deadline_ns))
+        return int(run_h2(*run.args(), *arrays, self.cap, in_flight, stop_ns, deadline_ns, run.patience_ns))
 
-    def open_loop(self, rate: float, seconds: float, *, even: bool = False) -> Window:
-        """``rate`` calls a second at times drawn beforehand (Poisson, or ``even``ly spaced)."""
-        return self.runner.open_loop(rate, seconds, even)
+    def open_loop(self, rate: float, seconds: float, *, even: bool = False, patience_s: float = 0) -> Window:
+        """``rate`` calls a second at times drawn beforehand (Poisson, or ``even``ly spaced).
+
+        With ``patience_s`` what could not be sent for so long, every stream being taken, never is: status UNSENT.
+        """
+        return self.runner.open_loop(rate, seconds, even, patience_s)
 
     def closed_loop(self, in_flight: int, seconds: float, *, most_per_s: int = 250_000) -> Window:
         """Keep ``in_flight`` calls outstanding."""

@@ -58,7 +58,7 @@ from bench.load.run import (
     UP,
 )
 from bench.load.window import GOAWAY as REFUSED
-from bench.load.window import GRPC_UNSAID, LOST, RESET, UNREADABLE
+from bench.load.window import GRPC_UNSAID, LOST, RESET, UNREADABLE, UNSENT
 
 # conn: int64[C, H_WIDTH]; columns 0 and 1 are shared with HTTP/1.1
 (
@@ -352,7 +352,9 @@ def _issue(
     outb: Any,
     req_of: Any,
     times: Any,
+    facts: Any,
     ctl: Any,
+    patience_ns: Any,
 ) -> Any:
     """Queue what is due (at most ISSUE_AT_ONCE): how many, or -1 where a body cannot be sent at all."""
     n = nb.int64(0)
@@ -363,6 +365,12 @@ def _issue(
                 break
         elif times[INTENDED, k] > now:
             break
+        elif patience_ns > 0 and now - times[INTENDED, k] > patience_ns:
+            facts[STATUS, k] = UNSENT
+            times[SENT, k] = times[DONE, k] = now
+            ctl[ISSUED] += 1
+            ctl[FINISHED] += 1
+            continue
         b = order[ctl[CURSOR] % len(order)]
         c = _pick(offsets[b + 1] - offsets[b], body_bytes[b], conn, ctl)
         if c < 0:
@@ -421,13 +429,14 @@ def _receive(
 def run_h2(
     epoll_fd: Any, events: Any, by_fd: Any, order: Any, times: Any, facts: Any, ctl: Any, idle_ms: Any,
     conn: Any, outb: Any, inb: Any, req_of: Any, pool: Any, offsets: Any, body_bytes: Any, cap: Any,
-    in_flight: Any, stop_ns: Any, deadline_ns: Any,
+    in_flight: Any, stop_ns: Any, deadline_ns: Any, patience_ns: Any,
 ) -> Any:  # fmt: skip
     """Run until everything is sent and answered, the deadline, or a lost connection: RUN_*.
 
     order int64[B], times int64[3, N], facts int32[3, N], ctl int64[CTL_WIDTH], conn int64[C, H_WIDTH],
     outb uint8[C, OUT_BYTES], inb uint8[C, IN_BYTES], req_of int32[C, streams], pool uint8 and offsets int64[B + 1] of
-    `h2wire.pack`, body_bytes int64[B] (DATA payload). ``cap``: streams per connection. ``in_flight`` 0: open loop.
+    `h2wire.pack`, body_bytes int64[B] (DATA payload). ``cap``: streams per connection. ``in_flight`` 0: open
+    loop, in which what waits for a stream longer than ``patience_ns`` (0: for ever) is not sent.
     """
     scratch = np.zeros(2, np.int64)
     before = monotonic_ns(scratch)
@@ -440,7 +449,22 @@ def run_h2(
             ctl[STALL_NS] += now - before
         ctl[LONGEST_NS] = max(ctl[LONGEST_NS], now - before)
         before = now
-        issued = _issue(now, in_flight, stop_ns, order, pool, offsets, body_bytes, conn, outb, req_of, times, ctl)
+        issued = _issue(
+            now,
+            in_flight,
+            stop_ns,
+            order,
+            pool,
+            offsets,
+            body_bytes,
+            conn,
+            outb,
+            req_of,
+            times,
+            facts,
+            ctl,
+            patience_ns,
+        )
         if issued < 0:
             return RUN_TOO_LARGE
         worked = issued > 0

@@ -36,7 +36,7 @@ from bench.load.run import (
     STATUS,
     UP,
 )
-from bench.load.window import LOST, UNREADABLE
+from bench.load.window import LOST, UNREADABLE, UNSENT
 
 # conn: int64[C, W_WIDTH]
 (
@@ -182,16 +182,25 @@ def _issue(
     times: Any,
     facts: Any,
     ctl: Any,
+    patience_ns: Any,
 ) -> Any:
     """Send what is due while a connection is idle: how many."""
     n = nb.int64(0)
     now = monotonic_ns(scratch)
-    while ctl[IDLE_TOP] > 0 and ctl[ISSUED] < times.shape[1]:
+    while ctl[ISSUED] < times.shape[1]:
         k = ctl[ISSUED]
         if in_flight:
             if now >= stop_ns or k - ctl[FINISHED] >= in_flight:
                 break
         elif times[INTENDED, k] > now:
+            break
+        elif patience_ns > 0 and now - times[INTENDED, k] > patience_ns:
+            facts[STATUS, k] = UNSENT
+            times[SENT, k] = times[DONE, k] = now
+            ctl[ISSUED] += 1
+            ctl[FINISHED] += 1
+            continue
+        if ctl[IDLE_TOP] == 0:
             break
         ctl[IDLE_TOP] -= 1
         c = idle[ctl[IDLE_TOP]]
@@ -212,7 +221,7 @@ def _issue(
 def run_http1(
     epoll_fd: Any, events: Any, by_fd: Any, order: Any, times: Any, facts: Any, ctl: Any, idle_ms: Any,
     conn: Any, inb: Any, idle: Any, pool: Any, offsets: Any,
-    in_flight: Any, stop_ns: Any, deadline_ns: Any,
+    in_flight: Any, stop_ns: Any, deadline_ns: Any, patience_ns: Any,
 ) -> Any:  # fmt: skip
     """Run until everything is sent and answered, the deadline, or a lost connection: RUN_*.
 
@@ -234,7 +243,9 @@ def run_http1(
             ctl[STALL_NS] += now - before
         ctl[LONGEST_NS] = max(ctl[LONGEST_NS], now - before)
         before = now
-        worked = _issue(scratch, in_flight, stop_ns, order, pool, offsets, conn, idle, times, facts, ctl) > 0
+        worked = (
+            _issue(scratch, in_flight, stop_ns, order, pool, offsets, conn, idle, times, facts, ctl, patience_ns) > 0
+        )
         lost = False
         for c in range(len(conn)):
             if conn[c, W_REQUEST] >= 0 and conn[c, W_FROM] < conn[c, W_TO]:

@@ -55,11 +55,14 @@ class HttpLoad:
     def kernel(self, run: Runner, in_flight: int, stop_ns: int, deadline_ns: int) -> int:
         """One stretch of the loop (`Runner` repeats it after a lost connection)."""
         arrays = (self.conn, self.inb, self.idle, self.pool, self.offsets)
-        return int(run_http1(*run.args(), *arrays, in_flight, stop_ns, deadline_ns))
+        return int(run_http1(*run.args(), *arrays, in_flight, stop_ns, deadline_ns, run.patience_ns))
 
-    def open_loop(self, rate: float, seconds: float, *, even: bool = False) -> Window:
-        """``rate`` requests a second at times drawn beforehand (Poisson, or ``even``ly spaced)."""
-        return self.runner.open_loop(rate, seconds, even)
+    def open_loop(self, rate: float, seconds: float, *, even: bool = False, patience_s: float = 0) -> Window:
+        """``rate`` requests a second at times drawn beforehand (Poisson, or ``even``ly spaced).
+
+        With ``patience_s`` what could not be sent for so long, every connection being taken, never is: status UNSENT.
+        """
+        return self.runner.open_loop(rate, seconds, even, patience_s)
 
     def closed_loop(self, in_flight: int, seconds: float, *, most_per_s: int = 250_000) -> Window:
         """Keep ``in_flight`` requests outstanding (at most one per connection)."""

@@ -72,7 +72,7 @@ class Front(Protocol):
         """Set up connection ``c``'s row, all zeros but descriptor and state."""
 
     def kernel(self, run: Runner, in_flight: int, stop_ns: int, deadline_ns: int) -> int:
-        """Run until done (RUN_DONE) or something needs Python."""
+        """Run until done (RUN_DONE) or Python is needed. What waits longer than ``run.patience_ns`` isn't sent."""
         ...
 
 
@@ -92,6 +92,7 @@ class Runner:
         self.facts: I32 = np.zeros((3, 0), np.int32)
         front.conn[:, C_STATE] = DEAD
         self.reconnects = 0
+        self.patience_ns = 0
         self.revive()
 
     def revive(self) -> None:
@@ -125,8 +126,9 @@ class Runner:
             self._drop(c)
         self.epoll.close()
 
-    def open_loop(self, rate: float, seconds: float, even: bool) -> Window:
+    def open_loop(self, rate: float, seconds: float, even: bool, patience_s: float = 0) -> Window:
         """``rate`` requests a second for ``seconds``: a Poisson process, or evenly spaced."""
+        self.patience_ns = int(patience_s * 1e9)
         n = max(1, round(rate * seconds))
         gaps = np.full(n, 1e9 / rate) if even else self.rng.exponential(1e9 / rate, n)
         self._allocate(n)
@@ -136,6 +138,7 @@ class Runner:
 
     def closed_loop(self, in_flight: int, seconds: float, most: int) -> Window:
         """Keep ``in_flight`` outstanding for ``seconds`` (at most ``most`` requests)."""
+        self.patience_ns = 0
         self._allocate(most)
         return self._run(in_flight, time.monotonic_ns() + int(seconds * 1e9), 0.0)
 

@@ -15,6 +15,7 @@ LOST = 1000  # the connection ended before the answer
 TIMEOUT = 1001  # no answer when the run's drain time was over
 GOAWAY = 1002  # refused by GOAWAY: safe to retry
 UNREADABLE = 1003  # not an answer this client understands
+UNSENT = 1004  # the caller's patience ended while every stream or connection was taken: never sent
 RESET = 2000  # + the RST_STREAM code
 GOOD = (0, 200, 204)
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}

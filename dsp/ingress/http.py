@@ -24,6 +24,7 @@ from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, UNKNOWN_EXCHAN
 from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.gzips import GzipError, GzipTooLargeError, accepts_gzip, gunzip, gzip_answer
+from dsp.ingress.held import Held
 from dsp.ingress.http_rules import (
     BID_HEADERS,
     CLOSE,
@@ -36,6 +37,7 @@ from dsp.ingress.http_rules import (
     shows_token,
 )
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
+from dsp.ingress.shedder import Shedder
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
 log = logger(__name__)
@@ -44,8 +46,10 @@ TICK_S = 0.01
 BODY_TIMEOUT_NS = 10_000_000_000
 DISCARD_BYTES = 16 << 20  # of a body that is too large: read and dropped so that the client gets to see its 413
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
+HELD_NS = 50_000_000  # nothing to decide for so long: nobody needs to be held back
 AGE_SLOTS = 16
 MAX_SHOWN = 16  # ways of writing one token
+OVERLOADED = error_headers("overloaded: more is waiting than can be answered in time")
 
 # proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection, age of its route
 Request = tuple[Exchange, int, int, int, bool, bool, bool, int]
@@ -79,6 +83,8 @@ class HttpFront:
         self._bad = metrics.counter("dsp_bad_requests_total")
         self._shed = metrics.counter("dsp_shed_total")
         self._failures = metrics.counter("dsp_engine_errors_total")
+        self.shedder = Shedder(config, metrics)
+        self._held: Held[Exchange] = Held(_overloaded, 2 * config.queue_limit)
         self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
         self._server = RsgiServer(self._arrive, config.http_host, config.http_port, 2 * config.queue_limit)
         self.port = self._server.port
@@ -142,11 +148,11 @@ class HttpFront:
             self._count_bad(exchange, "bad", "content_encoding")
             self._turn_away(proto, length, 415, error_headers("content-encoding: gzip or none"))
             return
-        if len(self.reading) + len(self._pending) >= self._config.queue_limit:
-            self._shed[SHED_REASONS.index("queue")] += 1
+        waiting = len(self.reading) + len(self._pending)
+        if 2 * waiting >= self.shedder.limit and self.shedder.full(exchange, waiting):
+            self._shed[SHED_REASONS.index("queue" if waiting >= self._config.queue_limit else "delay")] += 1
             self._count(exchange, "shed")
-            text = "more requests are waiting than this worker's queue_limit"
-            self._turn_away(proto, length, 429, error_headers(text))
+            self._turn_away(proto, length, 429, OVERLOADED)
             return
         now_ns = time.monotonic_ns()
         close = self.draining
@@ -176,7 +182,10 @@ class HttpFront:
 
     def _turned_away(self, proto: Exchange, status: int, headers: Headers, body: Body, context: object = None) -> None:
         self.refused.pop(proto, None)
-        proto.response_empty(status, headers)
+        if headers is OVERLOADED:
+            self._held.add((proto,))
+        else:
+            proto.response_empty(status, headers)
 
     def _read(self, request: Request, body: Body, context: object = None) -> None:
         """The whole body is there, or its sender is not."""
@@ -238,6 +247,8 @@ class HttpFront:
 
     def _decide(self) -> None:
         pending = self._pending
+        if pending:
+            self.shedder.idle_until(pending[0][0][3])
         while pending:
             batch = pending[: self._max_batch]
             del pending[: len(batch)]  # the main thread may be here while the server's thread appends
@@ -270,6 +281,9 @@ class HttpFront:
                     status = 400 if kind == BAD else 413 if kind == TOO_LARGE else 429
                     more = (CLOSE,) if close else ()
                     proto.response_empty(status, error_headers(payload.decode("utf-8", "replace"), *more))
+            self.shedder.decided(len(batch), more=True)
+            if self._held:
+                self._held.decided(len(batch), more=bool(pending or self.reading))
 
     def _readdressed(self, batch: list[tuple[Request, bytes]]) -> list[tuple[Request, bytes]]:
         """``batch`` by the indices of the current snapshot; whose exchange is gone is told so."""
@@ -333,6 +347,8 @@ class HttpFront:
         now_ns = time.monotonic_ns()
         if self._pending and self._batches == batches:
             self._flush()
+        if self._held and now_ns - self._last_ns > HELD_NS:
+            self._held.let_go()
         if now_ns - self._polled_ns > self._config.snapshot_poll_s * 1e9:
             self._give_up(now_ns)
             if self._lock.acquire(timeout=0.1):  # else a long batch: at the next tick
@@ -341,6 +357,7 @@ class HttpFront:
                     self._decide()  # what is queued was addressed to the old snapshot
                     poll(self.engine)
                     self._renumber()
+                    self.shedder.update()
                 finally:
                     self._lock.release()
         age_s = self._config.connection_max_age_s
@@ -352,6 +369,11 @@ class HttpFront:
         for body, since_ns in [*self.reading.values(), *self.refused.values()]:
             if now_ns - since_ns > BODY_TIMEOUT_NS:
                 body.cancel()  # calls what waits for it
+
+
+def _overloaded(proto: Exchange) -> bool:
+    proto.response_empty(429, OVERLOADED)
+    return True
 
 
 class _Pieces:

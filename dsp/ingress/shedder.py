@@ -5,6 +5,9 @@ lately, so it shrinks by itself when the machine slows down or shedding itself t
 its exchange's: the expected surplus of its bids over its requests, recently. An exchange whose requests are all shed
 drifts back to the average, so that it is tried again.
 
+A front that has its whole queue in hand cuts it (`cut`). One that hands requests on as they come asks at the door
+(`full`): there the exchanges that are worth least find the queue full at LEAST of what the best may fill.
+
 Invariant: below the limit nothing is shed and nothing is spent but a comparison per round and one division per batch.
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +24,15 @@ import numpy.typing as npt
 from dsp.base.config import BidderConfig
 from dsp.base.metrics import OUTCOMES, UNKNOWN_EXCHANGE, Metrics
 
-C = TypeVar("C", bound=tuple[int, bytes, int, int])  # id, body, exchange, arrived_ns
+C = TypeVar("C", bound=tuple[Any, ...])  # whose request, body, exchange, ...
 
 COST_MEMORY = 0.05  # weight of the newest batch
 WORTH_MEMORY = 0.2  # weight of the newest period
+IDLE_NS = 500_000  # a front that takes longer to see the next request had none
 DRIFT = 0.05  # towards the average, per period without requests
 DECIDED = (OUTCOMES.index("bid"), OUTCOMES.index("no_bid"))
+LEAST = 0.75
+SHED = OUTCOMES.index("shed")
 
 
 class Shedder:
@@ -40,7 +46,9 @@ class Shedder:
         self._requests = metrics.counter("dsp_bid_requests_total")
         self._surplus = metrics.counter("dsp_bid_surplus_micros_total")
         self._seen = self._totals()
+        self._seen_shed = self._requests[:, SHED].copy()
         self.worth: list[float] = [0.0] * (UNKNOWN_EXCHANGE + 1)  # by exchange, CPM micro-dollars per request
+        self.share: list[float] = [1.0] * (UNKNOWN_EXCHANGE + 1)  # of the limit that an exchange may find taken
         self._busy_ns = self._done = 0.0  # of the last twenty batches that others waited behind
         self._since_ns = 0  # end of the batch before, 0 where nothing waited then
 
@@ -53,6 +61,13 @@ class Shedder:
             self.limit = max(self._least, min(self._most, int(self._delay_ns * self._done / self._busy_ns)))
         self._since_ns = now_ns if more else 0
 
+    def idle_until(self, arrived_ns: int) -> None:
+        """For a front that cannot see what waits for it: the first request of the next batch arrived at ``arrived_ns``.
+        Where that is well after the batch before, nobody waited.
+        """
+        if arrived_ns - self._since_ns > IDLE_NS:
+            self._since_ns = 0
+
     def cut(self, waiting: list[C]) -> list[C]:
         """Take what exceeds the limit out of ``waiting``: the least worth, and of those the newest; the rest stays in
         its order. About a microsecond for each that waits.
@@ -61,7 +76,7 @@ class Shedder:
         if excess <= 0:
             return []
         worth = self.worth
-        values = [worth[min(exchange, UNKNOWN_EXCHANGE)] for _, _, exchange, _ in waiting]
+        values = [worth[min(each[2], UNKNOWN_EXCHANGE)] for each in waiting]
         if min(values) == max(values):
             out = waiting[-excess:]
             del waiting[-excess:]
@@ -70,6 +85,10 @@ class Shedder:
         out = [waiting[i] for i in going]
         waiting[:] = [call for i, call in enumerate(waiting) if i not in going]
         return out
+
+    def full(self, exchange: int, waiting: int) -> bool:
+        """Whether a queue of ``waiting`` has no room for ``exchange``; to be asked where it is over half the limit."""
+        return waiting >= self.limit * self.share[min(exchange, UNKNOWN_EXCHANGE)]
 
     def update(self) -> None:
         """Learn from the counters what requests were worth since the last time; a few times a second."""
@@ -83,6 +102,23 @@ class Shedder:
         weight = np.where(worth > 0, WORTH_MEMORY, 1.0)
         worth = np.where(n > 0, worth + (recent - worth) * weight, worth + (mean - worth) * DRIFT)
         self.worth = worth.tolist()
+        shed = self._requests[:, SHED].copy()
+        self.share = shares(worth, n + shed - self._seen_shed)
+        self._seen_shed = shed
 
     def _totals(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         return self._requests[:, DECIDED].sum(axis=1), self._surplus.copy()
+
+
+def shares(worth: npt.NDArray[np.float64], traffic: npt.NDArray[np.int64]) -> list[float]:
+    """LEAST ... 1 by exchange: LEAST for what is worth least, and the more the more traffic is worth less than it.
+
+    ``worth`` float64[n], ``traffic`` int64[n]. Who is worth as much has the same share; the best has all.
+    """
+    seen = traffic > 0
+    if not seen.any():
+        return [1.0] * len(worth)
+    values, at = np.unique(np.where(seen, worth, worth[seen].max()), return_inverse=True)
+    below = np.concatenate([[0], np.cumsum(np.bincount(at, traffic))])
+    best = below[len(values) - 1]  # traffic that is worth less than the best
+    return (LEAST + (1 - LEAST) * below[at] / best if best else np.ones(len(worth))).tolist()

@@ -60,6 +60,29 @@ def test_latency_counts_from_the_intended_time():
     assert window_.send_lag_us[20] > 60_000  # it waited here, in the generator, and that is counted as well
 
 
+@pytest.mark.parametrize("front", ["grpc", "http"])
+def test_a_caller_gives_up_what_it_could_not_send_in_time(front):
+    """A server that pauses with everything taken: what waits longer than the caller's patience is never sent."""
+    gate = threading.Event()
+
+    def answer(_body, n):
+        if n == 1:
+            gate.wait(0.2)  # nobody sets it: a pause of the server
+        return (0, BID) if front == "grpc" else b"HTTP/1.1 204 No Content\r\n\r\n"
+
+    with TinyServer(Grpc(answer) if front == "grpc" else http(answer)) as server:
+        if front == "grpc":
+            load = grpc(server, connections=1, in_flight_cap=1)
+        else:
+            load = HttpLoad(server.address, to_one_path(BODIES, "/bid/x"), connections=1, spin=False)
+        window_ = load.open_loop(1000, 0.3, even=True, patience_s=0.05)
+        load.close()
+    given_up = window_.statuses[window.UNSENT]
+    assert window_.sent == sum(window_.statuses.values()) == 300
+    assert window_.errors == given_up > 100
+    assert (window_.send_lag_us[window_.latency_us > 0] > 0).any()
+
+
 def test_closed_loop_keeps_to_what_the_server_allows():
     talk = Grpc(lambda body, n: (0, BID), streams=3)
     with TinyServer(talk) as server:

@@ -275,6 +275,23 @@ def test_more_requests_than_the_queue_holds_are_shed(start: Callable[..., Served
     assert served.metrics.counter("dsp_shed_total")[SHED_REASONS.index("queue")] == 1
 
 
+def test_what_would_wait_too_long_is_shed_and_what_is_worth_least_first(start: Callable[..., Served]) -> None:
+    served = start()
+    shedder = served.front.shedder
+    shedder.limit, shedder.share[0] = 4, 0.5  # alpha is worth least
+    waiting = [raw_request(served, b"bi", claimed=100) for _ in range(2)]
+    until(lambda: len(served.front.reading) == 2)
+    with httpx.Client(base_url=served.url) as c:
+        assert c.post("/bid/alpha", content=b"bid").status_code == 429
+        assert c.post("/bid/beta", content=b"bid", headers=BETA).status_code == 200
+        shedder.limit = 2
+        assert c.post("/bid/beta", content=b"bid", headers=BETA).status_code == 429
+    for each in waiting:
+        each.close()
+    assert served.metrics.counter("dsp_shed_total")[SHED_REASONS.index("delay")] == 2
+    assert served.metrics.counter("dsp_bid_requests_total")[:2, OUTCOMES.index("shed")].tolist() == [1, 1]
+
+
 def test_h2_streams_over_the_queue_limit_are_shed(start: Callable[..., Served]) -> None:
     served = start(queue_limit=2)
     served.engine.gate.clear()

@@ -1,11 +1,12 @@
 """Shedding: a queue is cut to what can be answered in time, and what is worth least goes first."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsp.base.config import BidderConfig
 from dsp.base.metrics import OUTCOMES, Metrics
-from dsp.ingress.shedder import Shedder
+from dsp.ingress.shedder import LEAST, Shedder, shares
 
 MS = 1_000_000
 Call = tuple[int, bytes, int, int]
@@ -98,3 +99,27 @@ def test_a_cut_keeps_the_limit_the_order_and_everybody(exchanges: list[int], wor
     assert sorted(waiting + gone) == queue(exchanges)
     if gone:
         assert max(worth[min(c[2], 63)] for c in gone) <= min(worth[min(c[2], 63)] for c in waiting)
+
+
+def test_a_front_that_cannot_see_its_queue_tells_when_it_was_idle() -> None:
+    shed, clock = shedder()
+    busy(shed, clock, 100)
+    clock.now_ns += 60_000 * MS
+    shed.idle_until(clock.now_ns)
+    clock.now_ns += 64 * 100_000
+    shed.decided(64, more=True)
+    assert shed.limit in (199, 200)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 5.0, 7.5]), st.integers(0, 1000)), min_size=1, max_size=20))
+def test_who_is_worth_more_may_fill_more_of_the_queue(exchanges: list[tuple[float, int]]) -> None:
+    worth, traffic = np.array([w for w, _ in exchanges]), np.array([n for _, n in exchanges])
+    found = np.array(shares(worth, traffic))
+    assert found.min() >= LEAST
+    assert found.max() <= 1
+    if traffic.any():
+        seen = traffic > 0
+        assert (found[seen & (worth == worth[seen].max())] == 1).all()
+        for k in np.flatnonzero(seen):
+            assert (found[seen & (worth > worth[k])] > found[k]).all()
+            assert (found[seen & (worth == worth[k])] == found[k]).all()

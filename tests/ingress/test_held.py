@@ -1,0 +1,41 @@
+"""Refusals are sent once, in turn, and never faster than decisions allow."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsp.ingress.held import PART, Held
+
+MOST = 50
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 128), st.booleans()), max_size=30))
+def test_refusals_keep_their_order_and_their_pace(rounds: list[tuple[int, int, bool]]) -> None:
+    sent: list[int] = []
+
+    def refuse(caller: int) -> bool:
+        sent.append(caller)
+        return True
+
+    held, came = Held(refuse, MOST), 0
+    for new, decided, more in rounds:
+        held.add(range(came, came + new))
+        came += new
+        assert len(held) <= MOST  # what exceeds it was sent at once
+        before = len(sent)
+        held.decided(decided, more=more)
+        assert len(sent) - before <= (max(1, decided // PART) if more else decided)
+    held.let_go()
+    assert sent == list(range(came))
+
+
+def test_callers_who_have_gone_cost_nothing() -> None:
+    asked: list[int] = []
+
+    def refuse(caller: int) -> bool:
+        asked.append(caller)
+        return caller >= 10
+
+    held = Held(refuse, MOST)
+    held.add(range(20))
+    held.decided(PART, more=True)
+    assert asked == list(range(11))  # ten had gone, one was told
