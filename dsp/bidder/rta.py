@@ -28,6 +28,7 @@ from dsp.base.metrics import RTA_OUTCOMES, Metrics
 from dsp.bidder.engine import HALF_HOUR_S, HALF_HOURS, REFRESH_NS, NotReadyError
 from dsp.bidder.gate import Q_FOUND, TIER1_KEYS, TIER1_VALUES
 from dsp.bidder.plan import Plan, PlanError
+from dsp.bidder.retry import Retry
 from dsp.bidder.rta_answer import (
     ANSWER_BYTES,
     ANSWERS,
@@ -40,7 +41,6 @@ from dsp.bidder.rta_answer import (
     rta_candidates,
     rta_requests,
 )
-from dsp.bidder.retry import Retry
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.workspace import Workspace
