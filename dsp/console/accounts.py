@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyotp
@@ -21,9 +21,10 @@ from sqlalchemy import Connection, Engine, delete, func, select, update
 from dsp.console import tables
 from dsp.console.access import ALL, ROLES, SCOPES, Identity
 from dsp.console.audit import record
+from dsp.console.catalog import Shown, etag_of
 from dsp.console.errors import ApiError, invalid, not_found
 from dsp.console.throttle import Throttle
-from dsp.console.transaction import changing
+from dsp.console.transaction import changing, reading
 
 SESSION_S = 12 * 3600
 LINK_S = 24 * 3600
@@ -188,8 +189,8 @@ class Accounts:
         email = email.strip().lower()
         if not 3 <= len(email) <= 200 or "@" not in email or not email.isprintable() or " " in email:
             raise invalid("email", "not an e-mail address; write name@bank.example")
-        if password and not MIN_PASSWORD <= len(password) <= 1000:
-            raise invalid("password", f"must have at least {MIN_PASSWORD} characters")
+        if password:
+            _good(password)
         if not password and connection.execute(select(func.count()).select_from(tables.user)).scalar_one():
             raise invalid("password", f"must have at least {MIN_PASSWORD} characters")
         if connection.execute(select(tables.user.c.id).where(tables.user.c.email == email)).first():
@@ -199,25 +200,75 @@ class Accounts:
             tables.user.insert().values(**values, totp_step=0, disabled=False, created_s=int(self.clock()))
         )
         user_id = int(done.inserted_primary_key[0]) if done.inserted_primary_key else 0
-        for advertiser_id, role in roles.items():
-            role_of = {"user_id": user_id, "advertiser_id": advertiser_id, "role": role}
-            connection.execute(tables.membership.insert().values(**role_of))
+        _set_roles(connection, user_id, roles)
         return user_id
 
-    def users(self, by: Identity) -> list[dict[str, Any]]:
-        """Users and roles, as far as ``by`` administers their advertisers."""
+    def users(self, by: Identity, after: int = 0, limit: int = 500, q: str = "") -> tuple[list[Shown], int | None]:
+        """Users and roles, as far as ``by`` administers their advertisers; the id to go on after."""
+        u, m = tables.user.c, tables.membership.c
         mine = by.advertisers("admin")
-        with self.engine.connect() as connection:
-            roles: dict[int, dict[str, str]] = {}
-            for row in connection.execute(select(tables.membership)):
-                if mine is None or row.advertiser_id in mine:
-                    roles.setdefault(row.user_id, {})[str(row.advertiser_id)] = row.role
-            rows = connection.execute(select(tables.user).order_by(tables.user.c.id)).all()
-        return [
-            {"id": r.id, "email": r.email, "disabled": r.disabled, "totp": bool(r.totp), "roles": roles[r.id]}
-            for r in rows
-            if r.id in roles
-        ]
+        wanted = select(tables.user).where(u.id > after).order_by(u.id).limit(limit + 1)
+        if mine is not None:
+            wanted = wanted.where(u.id.in_(select(m.user_id).where(m.advertiser_id.in_(mine))))
+        if q:
+            wanted = wanted.where(u.email.icontains(q, autoescape=True))
+        with reading(self.engine) as connection:
+            rows = connection.execute(wanted).all()
+            roles = _roles(connection, [row.id for row in rows])
+        more = rows[limit - 1].id if len(rows) > limit else None
+        return [_shown(row, roles.get(row.id, {}), mine) for row in rows[:limit]], more
+
+    def user(self, by: Identity, user_id: int) -> Shown:
+        """One of them. Raises 404."""
+        mine = by.advertisers("admin")
+        with reading(self.engine) as connection:
+            row = connection.execute(select(tables.user).where(tables.user.c.id == user_id)).first()
+            roles = _roles(connection, [user_id]).get(user_id, {})
+        if row is None or (mine is not None and not mine & roles.keys()):
+            raise not_found("user")
+        return _shown(row, roles, mine)
+
+    def change_user(
+        self, by: Identity, user_id: int, etag: str, *, roles: dict[int, str] | None = None,
+        disabled: bool | None = None, password: str | None = None,
+    ) -> Shown:  # fmt: skip
+        """Roles (as far as ``by`` administers), whether it may come in, a password. Raises 403, 404, 409, 412, 422."""
+        with changing(self.engine) as connection:
+            before, owners = self.user(by, user_id), _owners(connection)
+            if etag not in ("*", etag_of(before)):
+                raise ApiError(412, "stale", "someone changed it since you read it; read it again, then change it")
+            have = _roles(connection, [user_id]).get(user_id, {})
+            values: dict[str, Any] = {}
+            if disabled is not None or password is not None:
+                self._may_give(by, have)  # who comes in at all is up to who administers all that the user may see
+            if disabled is not None:
+                values["disabled"] = disabled
+            if password is not None:
+                values["password"] = self._hasher.hash(_good(password))
+            if roles is not None:
+                mine = by.advertisers("admin")
+                kept = {a: role for a, role in have.items() if mine is not None and a not in mine}
+                if roles or not kept:
+                    self._may_give(by, roles)
+                self._may_give_up(by, {a: role for a, role in have.items() if a not in kept and roles.get(a) != role})
+                _set_roles(connection, user_id, {**kept, **roles})
+            if values:
+                connection.execute(update(tables.user).where(tables.user.c.id == user_id).values(**values))
+            if disabled or password is not None:
+                connection.execute(delete(tables.session).where(tables.session.c.user_id == user_id))
+            if owners and not _owners(connection):
+                raise ApiError(
+                    409, "last_owner", "that would leave nobody who owns this system; make another owner first"
+                )
+            after = self.user(by, user_id)
+            told = {**after, "password": "changed"} if password is not None else after
+            record(connection, self.clock(), by.email, by.via, "change", "user", user_id, before=before, after=told)
+            return after
+
+    @staticmethod
+    def _may_give_up(by: Identity, roles: dict[int, str]) -> None:
+        if "owner" in roles.values() and by.roles.get(ALL) != "owner":
+            raise ApiError(403, "forbidden", "only an owner of everything can take an owner's role away")
 
     def new_totp(self, by: Identity) -> tuple[str, str]:
         """A fresh secret and its ``otpauth`` URI; it is asked for once `confirm_totp` has seen a code of it."""
@@ -274,6 +325,38 @@ class Accounts:
             if not connection.execute(update(k).where(mine).values(revoked=True)).rowcount:
                 raise not_found("API key")
             record(connection, self.clock(), by.email, by.via, "revoke", "api key", key_id)
+
+
+def _good(password: str) -> str:
+    if not MIN_PASSWORD <= len(password) <= 1000:
+        raise invalid("password", f"must have at least {MIN_PASSWORD} characters")
+    return password
+
+
+def _roles(connection: Connection, users: Sequence[int]) -> dict[int, dict[int, str]]:
+    found: dict[int, dict[int, str]] = {}
+    for row in connection.execute(select(tables.membership).where(tables.membership.c.user_id.in_(users))):
+        found.setdefault(row.user_id, {})[row.advertiser_id] = row.role
+    return found
+
+
+def _set_roles(connection: Connection, user_id: int, roles: Mapping[int, str]) -> None:
+    connection.execute(delete(tables.membership).where(tables.membership.c.user_id == user_id))
+    for advertiser_id, role in roles.items():
+        role_of = {"user_id": user_id, "advertiser_id": advertiser_id, "role": role}
+        connection.execute(tables.membership.insert().values(**role_of))
+
+
+def _owners(connection: Connection) -> int:
+    u, m = tables.user.c, tables.membership.c
+    query = select(func.count()).select_from(tables.membership.join(tables.user, u.id == m.user_id))
+    alive = query.where(m.advertiser_id == ALL, m.role == "owner", ~u.disabled)
+    return int(connection.execute(alive).scalar_one())
+
+
+def _shown(row: Any, roles: Mapping[int, str], mine: frozenset[int] | None) -> Shown:
+    seen = {str(a): role for a, role in sorted(roles.items()) if mine is None or a in mine}
+    return {"id": row.id, "email": row.email, "disabled": row.disabled, "totp": bool(row.totp), "roles": seen}
 
 
 def digest(secret: str) -> str:

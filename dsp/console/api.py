@@ -8,64 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from sqlalchemy import select
 
-from dsp.console import history, models, tables
+from dsp.console import creatives, history, library, models, tables
 from dsp.console.access import Identity
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
+from dsp.console.operation import ANYONE, Call, Operation, Reply, given, shown
+from dsp.console.reports import as_csv
 from dsp.console.services import Services
 from dsp.console.transaction import changing
 
 PREFIX = "/api/v1"
 _KEEP_S = 86_400
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request, parsed."""
-
-    services: Services
-    by: Identity
-    ref: int
-    query: Any
-    body: Any
-    etag: str = ""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What to answer."""
-
-    value: Any
-    status: int = 200
-    etag: str = ""
-    text: str | None = None  # instead of JSON: CSV
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One method of one path."""
-
-    method: str
-    path: str
-    summary: str
-    run: Callable[[Call], Reply]
-    answer: Any
-    query: Any = models.NoQuery
-    body: Any = None
-    status: int = 200
-    match: bool = False  # needs if-match
-    errors: tuple[int, ...] = field(default=())
-    csv: bool = False
-
-
-def _shown(value: dict[str, Any], status: int = 200) -> Reply:
-    return Reply(value, status, etag_of(value))
 
 
 def _crud(kind: str, path: str) -> list[Operation]:
@@ -76,23 +34,23 @@ def _crud(kind: str, path: str) -> list[Operation]:
         return Reply({"items": items, "next": more})
 
     def made(call: Call) -> Reply:
-        return _shown(call.services.catalog.create(call.by, kind, _given(call.body)), 201)
+        return shown(call.services.catalog.create(call.by, kind, given(call.body)), 201)
 
     def got(call: Call) -> Reply:
-        return _shown(call.services.catalog.get(call.by, kind, call.ref))
+        return shown(call.services.catalog.get(call.by, kind, call.ref))
 
     def changed(call: Call) -> Reply:
-        return _shown(call.services.catalog.change(call.by, kind, call.ref, _given(call.body), call.etag))
+        return shown(call.services.catalog.change(call.by, kind, call.ref, given(call.body), call.etag))
 
     def status(value: str, action: str) -> Callable[[Call], Reply]:
         def run(call: Call) -> Reply:
             changes = {"status": value}
-            return _shown(call.services.catalog.change(call.by, kind, call.ref, changes, call.etag or "*", action))
+            return shown(call.services.catalog.change(call.by, kind, call.ref, changes, call.etag or "*", action))
 
         return run
 
     def archived(call: Call) -> Reply:
-        return _shown(call.services.catalog.archive(call.by, kind, call.ref, call.etag))
+        return shown(call.services.catalog.archive(call.by, kind, call.ref, call.etag))
 
     view, one = models.VIEW[kind], f"{path}/{{id}}"
     found = [
@@ -109,10 +67,11 @@ def _crud(kind: str, path: str) -> list[Operation]:
     if kind != "advertiser":
         found += [
             Operation(
-                "POST", f"{one}/pause", f"Pause a {name}", status("paused", "pause"), view, errors=(404, 409, 412, 422)
+                *("POST", f"{one}/pause", f"Pause a {name}", status("paused", "pause"), view), tagged=True,
+                errors=(404, 409, 412, 422),
             ),
             Operation(
-                *("POST", f"{one}/resume", f"Resume a {name}", status("active", "resume"), view),
+                *("POST", f"{one}/resume", f"Resume a {name}", status("active", "resume"), view), tagged=True,
                 errors=(404, 409, 412, 422),
             ),
             Operation(
@@ -121,16 +80,6 @@ def _crud(kind: str, path: str) -> list[Operation]:
             ),
         ]  # fmt: skip
     return found
-
-
-def _given(body: Any) -> dict[str, Any]:
-    """The fields that a body has."""
-    return {k: v for k, v in msgspec.structs.asdict(body).items() if v is not msgspec.UNSET}
-
-
-def _creatives(call: Call) -> Reply:
-    items, more = call.services.catalog.creatives(call.by, call.query, 0)
-    return Reply({"items": items, "next": more})
 
 
 def _references(call: Call) -> Reply:
@@ -144,7 +93,8 @@ def _changes(call: Call) -> Reply:
 
 def _undo(call: Call) -> Reply:
     value = history.undo(call.services.catalog, call.by, call.ref)
-    return Reply({"id": value["id"]}, 200, etag_of(value))
+    ref = next((v for v in (value.get("id"), value.get("number")) if isinstance(v, int)), 0)
+    return Reply(models.Made(ref), 200, etag_of(value))
 
 
 def _me(call: Call) -> Reply:
@@ -153,17 +103,31 @@ def _me(call: Call) -> Reply:
 
 
 def _users(call: Call) -> Reply:
-    if not call.by.may_anywhere("admin"):
-        call.by.require("admin", 0)
-    return Reply({"items": call.services.accounts.users(call.by)})
+    items, more = call.services.accounts.users(call.by, call.query.after, call.query.limit, call.query.q)
+    return Reply({"items": items, "next": more})
+
+
+def _user(call: Call) -> Reply:
+    return shown(call.services.accounts.user(call.by, call.ref))
+
+
+def _roles(given: dict[str, str]) -> dict[int, str]:
+    return {int(a): role for a, role in given.items()}
 
 
 def _add_user(call: Call) -> Reply:
     body: models.NewUser = call.body
-    roles = {int(a): role for a, role in body.roles.items()}
     if not body.password:
         raise invalid("password", "is empty")
-    return Reply(models.Made(call.services.accounts.add_user(call.by, body.email, body.password, roles)), 201)
+    ref = call.services.accounts.add_user(call.by, body.email, body.password, _roles(body.roles))
+    return shown(call.services.accounts.user(call.by, ref), 201)
+
+
+def _change_user(call: Call) -> Reply:
+    changes = given(call.body)
+    if "roles" in changes:
+        changes["roles"] = _roles(changes["roles"])
+    return shown(call.services.accounts.change_user(call.by, call.ref, call.etag, **changes))
 
 
 def _keys(call: Call) -> Reply:
@@ -185,45 +149,43 @@ def _report(call: Call) -> Reply:
 
 
 def _report_csv(call: Call) -> Reply:
-    from dsp.console.reports import as_csv
-
-    return Reply(None, text=as_csv(call.services.reports.run(call.by, call.query)))
+    text = as_csv(call.services.reports.run(call.by, call.query))
+    return Reply(None, content=text.encode(), filename="report.csv")
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Operation("GET", "/me", "Who is asking", _me, models.Me),
+    Operation("GET", "/me", "Who is asking", _me, models.Me, needs=ANYONE),
     *_crud("advertiser", "/advertisers"),
     *_crud("campaign", "/campaigns"),
     *_crud("line_item", "/line-items"),
-    Operation("GET", "/creatives", "List creatives", _creatives, models.CreativePage, models.ListQuery),
+    *creatives.OPERATIONS,
+    *library.OPERATIONS,
     Operation("GET", "/references", "Names that line items may refer to", _references, models.References),
     Operation("GET", "/changes", "What changed, newest first", _changes, models.ChangePage, models.AuditQuery),
     Operation("POST", "/changes/{id}/undo", "Undo a change", _undo, models.Made, errors=(404, 409, 412, 422)),
     Operation("GET", "/reports", "Measures by day and dimension", _report, models.Report, models.ReportQuery,
-              errors=(422, 503)),
+              errors=(422, 503), needs="report"),
     Operation("GET", "/reports.csv", "The same as CSV", _report_csv, str, models.ReportQuery, errors=(422, 503),
-              csv=True),
-    Operation("GET", "/users", "List users", _users, models.UserList),
-    Operation("POST", "/users", "Make a user", _add_user, models.Made, body=models.NewUser, status=201,
-              errors=(409, 422)),
-    Operation("GET", "/keys", "List one's own API keys", _keys, models.KeyList),
-    Operation("POST", "/keys", "Make an API key", _add_key, models.Key, body=models.NewKey, status=201, errors=(422,)),
-    Operation("POST", "/keys/{id}/revoke", "Revoke an API key", _revoke, models.Made, errors=(404,)),
+              media="text/csv", needs="report"),
+    Operation("GET", "/users", "List users", _users, models.UserPage, models.UserQuery, needs="admin"),
+    Operation("POST", "/users", "Make a user", _add_user, models.User, body=models.NewUser, status=201,
+              errors=(409, 422), needs="admin"),
+    Operation("GET", "/users/{id}", "Read a user", _user, models.User, errors=(404,), needs="admin"),
+    Operation("PATCH", "/users/{id}", "Give roles, take them, disable, set a new password", _change_user, models.User,
+              body=models.ChangeUser, match=True, errors=(404, 409, 412, 422, 428), needs="admin"),
+    Operation("GET", "/keys", "List one's own API keys", _keys, models.KeyList, needs=ANYONE),
+    Operation("POST", "/keys", "Make an API key; its secret is in this answer alone", _add_key, models.Key,
+              body=models.NewKey, status=201, errors=(422,), needs=ANYONE),
+    Operation("POST", "/keys/{id}/revoke", "Revoke an API key", _revoke, models.Made, errors=(404,), needs=ANYONE),
 )  # fmt: skip
 
 
 def permitted(operation: Operation, by: Identity) -> None:
     """What can be told before looking: a key's scope, a role anywhere. Raises 403."""
-    needs = "admin" if operation.path.startswith("/users") else "read" if operation.method == "GET" else "write"
-    if operation.path.startswith("/reports"):
-        needs = "report"
-    if operation.path.startswith("/keys"):
-        if by.via == "key" and operation.method != "GET":
-            raise ApiError(403, "forbidden", "API keys are made and revoked by a signed-in person")
-        return
-    if operation.path == "/me":
-        return
-    if not by.may_anywhere(needs):
+    needs = operation.needs or ("read" if operation.method == "GET" else "write")
+    if operation.path.startswith("/keys") and by.via == "key" and operation.method != "GET":
+        raise ApiError(403, "forbidden", "API keys are made and revoked by a signed-in person")
+    if needs != ANYONE and not by.may_anywhere(needs):
         by.require(needs, 0)
 
 

@@ -16,10 +16,11 @@ from starlette.types import ASGIApp
 
 from dsp.base.logs import logger
 from dsp.console import pages
-from dsp.console.api import OPERATIONS, PREFIX, Call, Operation, Reply, once, parse, permitted
+from dsp.console.api import OPERATIONS, PREFIX, once, parse, permitted
 from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify
 from dsp.console.errors import ApiError
 from dsp.console.openapi import document
+from dsp.console.operation import JSON, Call, Operation, Reply
 from dsp.console.services import Services
 
 _LOG = logger(__name__)
@@ -30,7 +31,7 @@ def build(services: Services) -> ASGIApp:
     routes = [Route(PREFIX + "/openapi.json", _openapi(), methods=["GET"])]
     for path in dict.fromkeys(o.path for o in OPERATIONS):
         methods = {o.method: o for o in OPERATIONS if o.path == path}
-        route = PREFIX + path.replace("{id}", "{id:int}")
+        route = PREFIX + path.replace("{id}", "{id:int}").replace("{key}", "{key:path}")
         routes.append(Route(route, _endpoint(services, methods), methods=list(methods)))
     routes += pages.routes(services)
     routes.append(Route("/healthz", _health, methods=["GET"]))
@@ -61,7 +62,7 @@ def _answer(services: Services, operation: Operation, request: Request, body: by
     ref = int(request.path_params.get("id", 0))
     if ref > 2**53:
         raise ApiError(404, "not_found", "ids are not that large")
-    call = Call(services, by, ref, query, parsed, etag)
+    call = Call(services, by, ref, query, parsed, etag, str(request.path_params.get("key", "")))
     key = request.headers.get("idempotency-key")
     if operation.method == "POST" and key is not None:
 
@@ -75,15 +76,15 @@ def _answer(services: Services, operation: Operation, request: Request, body: by
     reply = operation.run(call)
     if reply.etag and request.headers.get("if-none-match") == reply.etag and request.method in ("GET", "HEAD"):
         return Response(status_code=304, headers={"etag": reply.etag})
-    return _response(reply)
+    return _response(operation, reply)
 
 
-def _response(reply: Reply) -> Response:
-    if reply.text is not None:
-        headers = {"content-disposition": 'attachment; filename="report.csv"'}
-        return Response(reply.text, reply.status, headers, "text/csv")
+def _response(operation: Operation, reply: Reply) -> Response:
+    if reply.content is not None:
+        headers = {"content-disposition": f'attachment; filename="{reply.filename}"'}
+        return Response(reply.content, reply.status, headers, operation.media)
     headers = {"etag": reply.etag} if reply.etag else {}
-    return Response(msgspec.json.encode(reply.value), reply.status, headers, "application/json")
+    return Response(msgspec.json.encode(reply.value), reply.status, headers, JSON)
 
 
 def _openapi() -> Callable[[Request], Awaitable[Response]]:

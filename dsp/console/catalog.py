@@ -15,16 +15,17 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Engine, Table, select, update
 
-from dsp.catalog import store, tables, types
+from dsp.catalog import tables, types
 from dsp.catalog.apply import Writer
 from dsp.catalog.check import check
 from dsp.catalog.source import FieldPath
 from dsp.console.access import ALL, EDIT, READ, Identity
 from dsp.console.audit import record
-from dsp.console.convert import advertiser_of, campaign_of, creative_of, line_item_of
+from dsp.console.convert import advertiser_of, campaign_of, line_item_of
 from dsp.console.errors import ApiError, FieldError, invalid, not_found
 from dsp.console.models import PARENT, SPECS, ListQuery
-from dsp.console.transaction import changing
+from dsp.console.owned import hidden, known_to
+from dsp.console.transaction import changing, reading
 
 Shown = dict[str, Any]
 TABLES: dict[str, Table] = {
@@ -47,7 +48,7 @@ class Catalog:
     def page(self, by: Identity, kind: str, query: ListQuery) -> tuple[list[Shown], int | None]:
         """What ``by`` may read, and the id to go on after."""
         table = TABLES[kind]
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             wanted = select(table.c.id).order_by(table.c.id).where(table.c.id > query.after).limit(query.limit + 1)
             owner = table.c.id if kind == "advertiser" else table.c.get("advertiser_id")
             if kind == "line_item":
@@ -72,7 +73,7 @@ class Catalog:
 
     def get(self, by: Identity, kind: str, ref: int) -> Shown:
         """One of them. Raises 404."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             return self._get(connection, by, kind, ref)
 
     def _get(self, connection: Connection, by: Identity, kind: str, ref: int) -> Shown:
@@ -117,34 +118,17 @@ class Catalog:
             found.setdefault(row.line_item_id, []).append(row)
         return found
 
-    def creatives(self, by: Identity, query: ListQuery, line_item: int) -> tuple[list[Shown], int | None]:
-        """Ads, archived ones too where ``query.status`` asks for them."""
-        c, li, ca = tables.creative.c, tables.line_item.c, tables.campaign.c
-        joined = tables.creative.join(tables.line_item).join(tables.campaign)
-        wanted = select(tables.creative, ca.advertiser_id).select_from(joined).where(c.id > query.after)
-        wanted = wanted.where(c.status == (query.status or "active"))
-        mine = by.advertisers(READ)
-        if mine is not None:
-            wanted = wanted.where(ca.advertiser_id.in_(mine))
-        for column, value in ((ca.advertiser_id, query.advertiser_id), (ca.id, query.campaign_id), (li.id, line_item)):
-            if value:
-                wanted = wanted.where(column == value)
-        if query.q:
-            wanted = wanted.where(c.name.icontains(query.q, autoescape=True))
-        with self.engine.connect() as connection:
-            rows = connection.execute(wanted.order_by(c.id).limit(query.limit + 1)).all()
-        more = rows[query.limit - 1].id if len(rows) > query.limit else None
-        names = ("id", "line_item_id", "advertiser_id", "status")
-        shown = [{**{n: getattr(r, n) for n in names}, "spec": creative_of(r)} for r in rows[: query.limit]]
-        return shown, more
-
     def references(self, by: Identity) -> dict[str, list[dict[str, str]]]:
-        """Names that line items may refer to. Exchanges' tokens are never shown."""
-        with self.engine.connect() as c:
+        """Names that line items of ``by`` may refer to."""
+        with reading(self.engine) as c:
+            less = hidden(c, by)
             offers = [(o.name, f"{o.product}, {o.lender}") for o in c.execute(select(tables.offer))]
             exchanges = [(x.name, x.auction) for x in c.execute(select(tables.exchange))]
             segments = [(s.name, s.demographic) for s in c.execute(select(tables.segment))]
             deals = [(d.id, d.currency) for d in c.execute(select(tables.deal))]
+        offers = [row for row in offers if row[0] not in less.offer]
+        segments = [row for row in segments if row[0] not in less.segment]
+        deals = [row for row in deals if row[0] not in less.deal]
         found = {"offers": offers, "exchanges": exchanges, "segments": segments, "deals": deals}
         return {k: [{"name": n, "detail": d} for n, d in rows] for k, rows in found.items()}
 
@@ -155,7 +139,7 @@ class Catalog:
         body = dict(body)
         parent = body.pop(PARENT[kind], 0)
         with changing(self.engine) as connection:
-            self._begin(connection)
+            self.begin(connection)
             advertiser = 0
             if kind == "campaign":
                 advertiser = self._get(connection, by, "advertiser", parent)["advertiser_id"]
@@ -164,7 +148,7 @@ class Catalog:
             by.require(EDIT, advertiser or ALL)
             if _find(connection, kind, parent, body["name"]):
                 raise ApiError(409, "exists", f"the name {body['name']!r} is taken; choose another")
-            ref = self._save(connection, kind, parent, body)
+            ref = self._save(connection, by, kind, parent, body)
             made = self._show(connection, kind, [ref])[0]
             self._log(connection, by, "create", kind, None, made)
             return made
@@ -172,7 +156,7 @@ class Catalog:
     def change(self, by: Identity, kind: str, ref: int, changes: Shown, etag: str, action: str = "change") -> Shown:
         """Change some fields. ``etag``: of what was seen ("*": whatever it is). Raises 403, 404, 409, 412, 422."""
         with changing(self.engine) as connection:
-            self._begin(connection)
+            self.begin(connection)
             before = self._get(connection, by, kind, ref)
             by.require(EDIT, before["advertiser_id"])
             if etag not in ("*", etag_of(before)):
@@ -189,7 +173,7 @@ class Catalog:
                     raise ApiError(409, "exists", f"the name {name!r} is taken; choose another")
                 table = TABLES[kind]
                 connection.execute(update(table).where(table.c.id == ref).values(name=_short(name)))
-            self._save(connection, kind, parent, {**spec, **changes})
+            self._save(connection, by, kind, parent, {**spec, **changes})
             after = self._show(connection, kind, [ref])[0]
             self._log(connection, by, action, kind, before, after)
             return after
@@ -197,7 +181,7 @@ class Catalog:
     def archive(self, by: Identity, kind: str, ref: int, etag: str) -> Shown:
         """End it for good; its books stay."""
         with changing(self.engine) as connection:
-            self._begin(connection)
+            self.begin(connection)
             before = self._get(connection, by, kind, ref)
             by.require(EDIT, before["advertiser_id"])
             if etag not in ("*", etag_of(before)):
@@ -208,7 +192,8 @@ class Catalog:
             self._log(connection, by, "archive", kind, before, after)
             return after
 
-    def _begin(self, connection: Connection) -> None:
+    def begin(self, connection: Connection) -> None:
+        """Raise the revision, by which others see that something changed; first, to hold the write lock."""
         connection.execute(update(tables.revision).values(revision=tables.revision.c.revision + 1))
 
     def _log(self, connection: Connection, by: Identity, action: str, kind: str, before: Any, after: Shown) -> None:
@@ -216,7 +201,7 @@ class Catalog:
             connection, self.clock(), by.email, by.via, action, kind, after["id"], after["advertiser_id"], before, after
         )
 
-    def _save(self, connection: Connection, kind: str, parent: int, spec: Shown) -> int:
+    def _save(self, connection: Connection, by: Identity, kind: str, parent: int, spec: Shown) -> int:
         """Check one with what is above it, by the rules of a catalog file, and write it; its id."""
         _short(spec["name"])
         try:
@@ -224,7 +209,7 @@ class Catalog:
         except msgspec.ValidationError as error:
             raise invalid("body", str(error)) from None
         file = types.CatalogFile(advertisers=(_within(connection, kind, parent, one),))
-        problems = check(file, store.known(connection))
+        problems = check(file, known_to(connection, by))
         if problems:
             fields = [FieldError(_field(path[_DEPTH[kind] :]), text) for path, text in problems]
             raise ApiError(422, "invalid", "; ".join(f"{f.field}: {f.message}" for f in fields[:3]), fields[:50])

@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from dsp.console import tables
+from dsp.console import library, tables
 from dsp.console.access import READ, Identity
 from dsp.console.catalog import TABLES, Catalog
 from dsp.console.errors import ApiError, not_found
 from dsp.console.models import AuditQuery, Change
+from dsp.console.transaction import reading
 
 _FIXED = ("id", "advertiser_id", "campaign_id")
 
@@ -24,13 +25,13 @@ def changes(catalog: Catalog, by: Identity, query: AuditQuery) -> tuple[list[Cha
     if mine is not None:
         wanted = wanted.where(a.advertiser_id.in_(mine - {0}))
     elif not by.may("admin", 0):
-        wanted = wanted.where(a.kind.in_(TABLES))
+        wanted = wanted.where(a.kind.in_((*TABLES, *library.TABLES, "creative")))
     for column, value in ((a.kind, query.kind), (a.ref, query.ref)):
         if value:
             wanted = wanted.where(column == value)
     if query.before:
         wanted = wanted.where(a.id < query.before)
-    with catalog.engine.connect() as connection:
+    with reading(catalog.engine) as connection:
         rows = connection.execute(wanted).all()
     more = rows[query.limit - 1].id if len(rows) > query.limit else None
     return [_change(row) for row in rows[: query.limit]], more
@@ -38,18 +39,23 @@ def changes(catalog: Catalog, by: Identity, query: AuditQuery) -> tuple[list[Cha
 
 def undo(catalog: Catalog, by: Identity, change_id: int) -> dict[str, Any]:
     """Set the fields that a change touched back. Raises 404, 409 where one was changed again since."""
-    with catalog.engine.connect() as connection:
+    with reading(catalog.engine) as connection:
         row = connection.execute(select(tables.audit).where(tables.audit.c.id == change_id)).first()
-    if row is None or row.kind not in TABLES or not by.may(READ, row.advertiser_id):
+    if row is None or row.kind not in (*TABLES, *library.TABLES) or not by.may(READ, row.advertiser_id):
         raise not_found("change")
     change = _change(row)
     if not change.before:
         raise ApiError(409, "no_undo", "that is not a change that can be undone")
-    now = catalog.get(by, row.kind, row.ref)
+    in_library = row.kind in library.TABLES
+    key = change.after[library.KEY[row.kind]] if in_library else row.ref
+    now = library.get(catalog, by, row.kind, key) if in_library else catalog.get(by, row.kind, key)
     fields = [k for k, v in change.before.items() if k not in _FIXED and change.after.get(k) != v]
     if any(now.get(k) != change.after.get(k) for k in fields):
         raise ApiError(409, "changed_since", "it was changed again since; change it by hand")
-    return catalog.change(by, row.kind, row.ref, {k: change.before[k] for k in fields}, "*", "undo")
+    old = {k: change.before[k] for k in fields if k != "token_set"}
+    if in_library:
+        return library.change(catalog, by, row.kind, key, old, "*", "undo")
+    return catalog.change(by, row.kind, row.ref, old, "*", "undo")
 
 
 def _change(row: Any) -> Change:

@@ -70,6 +70,24 @@ class ListQuery(Struct, forbid_unknown_fields=True):
     status: Literal["", "active", "paused", "archived"] = ""
     advertiser_id: Annotated[int, Meta(ge=0, le=2**53)] = 0
     campaign_id: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    line_item_id: Annotated[int, Meta(ge=0, le=2**53)] = 0  # of creatives
+
+
+class LibraryQuery(Struct, forbid_unknown_fields=True):
+    """Filters of offers, exchanges, deals, segments: in the order of their names."""
+
+    offset: Annotated[int, Meta(ge=0, le=10**6)] = 0
+    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    q: Annotated[str, Meta(max_length=200)] = ""
+    advertiser_id: Annotated[int, Meta(ge=0, le=2**53)] = 0
+
+
+class UserQuery(Struct, forbid_unknown_fields=True):
+    """Filters of users: in the order of ids, ``after`` the last one seen."""
+
+    after: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    q: Annotated[str, Meta(max_length=200)] = ""
 
 
 class NoQuery(Struct, forbid_unknown_fields=True):
@@ -107,12 +125,25 @@ class ChangePage(Struct):
 
 
 class Creative(Struct):
-    """An ad of a line item; it is changed through the line item's ``creatives``."""
+    """An ad of a line item, in one size."""
 
     id: int
     line_item_id: int
     advertiser_id: int
     status: str
+    spec: types.Creative
+
+
+class NewCreative(Struct, forbid_unknown_fields=True):
+    """An ad to add to a line item. With ``sizes`` one for each is made, and the first is answered."""
+
+    line_item_id: Id
+    spec: types.Creative
+
+
+class ChangeCreative(Struct, forbid_unknown_fields=True):
+    """The whole ad anew; its name stays."""
+
     spec: types.Creative
 
 
@@ -157,18 +188,30 @@ class User(Struct):
     roles: dict[str, str]
 
 
+Roles = dict[Annotated[str, Meta(pattern="^[0-9]{1,15}$")], str]
+
+
 class NewUser(Struct, forbid_unknown_fields=True):
     """A user to make."""
 
     email: Annotated[str, Meta(max_length=200)]
     password: Annotated[str, Meta(max_length=1000)]
-    roles: dict[Annotated[str, Meta(pattern="^[0-9]{1,15}$")], str]
+    roles: Roles
 
 
-class UserList(Struct):
+class ChangeUser(Struct, forbid_unknown_fields=True):
+    """What may change. ``roles`` are all of them, as far as the asker administers their advertisers."""
+
+    roles: Roles | UnsetType = UNSET
+    disabled: bool | UnsetType = UNSET
+    password: Annotated[str, Meta(max_length=1000)] | UnsetType = UNSET
+
+
+class UserPage(Struct):
     """Users."""
 
     items: list[User]
+    next: int | None = None
 
 
 class Key(Struct):

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from dsp.console.api import OPERATIONS, PREFIX, Operation
+from dsp.console.api import OPERATIONS, PREFIX
 from dsp.console.errors import Envelope
+from dsp.console.operation import Operation
 
 _ALWAYS = (400, 401, 403)
 _REF = "#/components/schemas/{name}"
@@ -45,16 +46,18 @@ def _operation(o: Operation, schema: dict[Any, Any], components: dict[str, Any])
     if "{id}" in o.path:
         number = {"type": "integer", "minimum": 1, "maximum": 2**53}
         parameters.append({"name": "id", "in": "path", "required": True, "schema": number})
+    if "{key}" in o.path:
+        text = {"type": "string", "minLength": 1, "maxLength": 200}
+        parameters.append({"name": "key", "in": "path", "required": True, "schema": text})
     for name, value in components[o.query.__name__].get("properties", {}).items():
         parameters.append({"name": name, "in": "query", "required": False, "schema": value})
-    if o.match or o.path.endswith(("/pause", "/resume")):
+    if o.match or o.tagged:
         tag = {"type": "string"}
         parameters.append({"name": "if-match", "in": "header", "required": o.match, "schema": tag})
     if o.method == "POST":
         key = {"type": "string", "maxLength": 200}
         parameters.append({"name": "idempotency-key", "in": "header", "required": False, "schema": key})
-    kind = "text/csv" if o.csv else "application/json"
-    good = {"description": "Done", "content": {kind: {"schema": schema[o.answer]}}}
+    good = {"description": "Done", "content": {o.media: {"schema": schema[o.answer]}}}
     envelope = {"application/json": {"schema": schema[Envelope]}}
     errors = {
         *_ALWAYS,

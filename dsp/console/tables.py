@@ -100,6 +100,13 @@ idempotency = Table(
     Column("time_s", BigInteger, nullable=False),
     UniqueConstraint("user_id", "key"),
 )
+owner = Table(  # whose an offer, deal or segment is (`dsp.console.owned`)
+    "console_owner",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("key", String(200), primary_key=True),
+    Column("advertiser_id", _Id, nullable=False),
+)
 
 for _what in ("UPDATE", "DELETE"):
     event.listen(

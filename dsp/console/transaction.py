@@ -31,3 +31,14 @@ def changing(engine: Engine) -> Iterator[Connection]:
             yield connection
         finally:
             _HELD.reset(token)
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection to read with: that of the change under way, where there is one, so that it sees what it wrote."""
+    held = _HELD.get()
+    if held is not None and held[0] is engine:
+        yield held[1]
+        return
+    with engine.connect() as connection:
+        yield connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from console_names import OWNER, PASSWORD
@@ -32,7 +33,9 @@ HOSTILE = (
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.method} {o.path}")
 def test_nobody_gets_nothing(anyone: TestClient, operation: Any) -> None:
-    answer = anyone.request(operation.method, V + operation.path.replace("{id}", "1"), json={})
+    answer = anyone.request(
+        operation.method, V + operation.path.replace("{id}", "1").replace("{key}", "deal-1"), json={}
+    )
     assert answer.status_code == 401
     assert answer.json()["error"]["code"] == "signed_out"
 
@@ -45,11 +48,37 @@ def writes() -> Iterator[tuple[str, str, dict[str, Any]]]:
     for action in ("pause", "resume", "archive"):
         yield "POST", f"/campaigns/1/{action}", {}
         yield "POST", f"/line-items/1/{action}", {}
+    ad = {"name": "x", "format": "banner", "size": "300x250", "landing": "https://bank.example/", "headline": "x"}
+    yield "POST", "/creatives", {"line_item_id": 1, "spec": ad}
+    yield "PATCH", "/creatives/1", {"spec": ad}
+    yield "POST", "/creatives/1/archive", {}
+    yield "POST", "/offers", {"name": "x", "product": "loan", "lender": "x", "advertiser_id": 1}
+    yield "POST", "/deals", {"id": "x", "exchange": "alpha", "advertiser_id": 1}
+    yield "POST", "/segments", {"name": "x", "number": 20, "advertiser_id": 1}
 
 
 @pytest.mark.parametrize(("method", "path", "body"), list(writes()))
 @pytest.mark.parametrize("role", ["analyst", "reviewer"])
 def test_who_may_only_read_changes_nothing(
+    sign_in: Callable[..., TestClient], role: str, method: str, path: str, body: dict[str, Any]
+) -> None:
+    client = sign_in(role, 1)
+    assert client.request(method, V + path, json=body, headers={"if-match": "*"}).status_code == 403
+
+
+def shared_writes() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    yield "POST", "/exchanges", {"name": "gamma", "id": 9}
+    yield "PATCH", "/exchanges/1", {"qps": 1}
+    yield "PATCH", "/exchanges/1", {"token": "mine"}
+    yield "POST", "/offers", {"name": "x", "product": "loan", "lender": "x"}
+    yield "PATCH", "/offers/1", {"margin": 99}
+    yield "PATCH", "/deals/deal-1", {"floor": 99}
+    yield "PATCH", "/segments/7", {"demographic": "age"}
+
+
+@pytest.mark.parametrize("role", ["owner", "admin", "trader", "analyst", "reviewer"])
+@pytest.mark.parametrize(("method", "path", "body"), list(shared_writes()))
+def test_what_is_everybodys_is_not_changed_by_one_clients_people(
     sign_in: Callable[..., TestClient], role: str, method: str, path: str, body: dict[str, Any]
 ) -> None:
     client = sign_in(role, 1)
@@ -128,6 +157,17 @@ def test_hostile_text_is_refused_or_stored_as_what_it_is(owner: TestClient, serv
         owner.get(V + "/reports", params={"by": text, "start": text}),
         owner.post(V + "/keys", json={"name": text, "scopes": [text]}),
         owner.post(V + "/users", json={"email": text, "password": text, "roles": {"0": text}}),
+        owner.post(V + "/offers", json={"name": text, "product": "loan", "lender": text, "currency": text}),
+        owner.post(V + "/exchanges", json={"name": text, "id": 9, "token": text, "seat": text, "currency": text}),
+        owner.post(V + "/deals", json={"id": text, "exchange": text, "floor": text}),
+        owner.post(V + "/segments", json={"name": text, "number": 99, "demographic": text}),
+        owner.patch(V + "/offers/1", json={"lender": text}, headers={"if-match": "*"}),
+        owner.patch(V + "/exchanges/1", json={"seat": text, "token": text}, headers={"if-match": "*"}),
+        owner.patch(
+            V + "/users/1", json={"password": text, "roles": {"0": text}}, headers={"if-match": text.encode().hex()}
+        ),
+        *(owner.get(f"{V}/{kind}", params={"q": text[:200]}) for kind in ("offers", "deals", "creatives", "users")),
+        owner.get(f"{V}/deals/{quote(text)}"),
         owner.post(V + "/campaigns/1/pause", headers={"idempotency-key": text.encode().hex()}),
     ]
     item = owner.get(V + "/line-items/1").json()

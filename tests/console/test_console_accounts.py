@@ -131,3 +131,54 @@ def test_the_audit_log_cannot_be_edited(owner: TestClient, services: Services) -
         connection.execute(text("UPDATE console_audit SET who = 'x' WHERE id = 1"))
     with pytest.raises(ValueError, match="row 1 does not follow"):
         verify(engine)
+
+
+def test_a_user_is_changed_disabled_and_let_in_again(owner: TestClient, services: Services, anyone: TestClient) -> None:
+    new = {"email": "t@bank.example", "password": PASSWORD, "roles": {"1": "analyst"}}
+    made = owner.post("/api/v1/users", json=new)
+    one = f"/api/v1/users/{made.json()['id']}"
+    etag = made.headers["etag"]
+    given = owner.patch(one, json={"roles": {"1": "trader", "2": "analyst"}}, headers={"if-match": etag})
+    assert given.json()["roles"] == {"1": "trader", "2": "analyst"}
+    assert owner.patch(one, json={"roles": {}}, headers={"if-match": etag}).status_code == 412
+    session = services.accounts.sign_in("t@bank.example", PASSWORD, "", "x")
+    assert owner.patch(one, json={"disabled": True}, headers={"if-match": "*"}).json()["disabled"] is True
+    assert services.accounts.by_session(session) is None
+    assert status_of(services.accounts.sign_in, "t@bank.example", PASSWORD, "", "x") == 401
+    again = {"disabled": False, "password": "a new password of mine"}
+    assert owner.patch(one, json=again, headers={"if-match": "*"}).status_code == 200
+    assert services.accounts.sign_in("t@bank.example", "a new password of mine", "", "x")
+    assert "a new password" not in owner.get("/api/v1/changes").text
+    found = owner.get("/api/v1/users", params={"q": "t@bank", "limit": 1}).json()
+    assert [u["email"] for u in found["items"]] == ["t@bank.example"]
+
+
+def test_the_last_owner_stays(owner: TestClient) -> None:
+    me = next(u for u in owner.get("/api/v1/users").json()["items"] if "0" in u["roles"])
+    for change in ({"disabled": True}, {"roles": {"0": "admin"}}):
+        answer = owner.patch(f"/api/v1/users/{me['id']}", json=change, headers={"if-match": "*"})
+        assert answer.json()["error"]["code"] == "last_owner"
+    assert owner.get("/api/v1/me").status_code == 200
+
+
+def test_an_advertisers_admin_changes_only_what_is_its_own(
+    owner: TestClient, sign_in: Callable[..., TestClient]
+) -> None:
+    new = {"email": "t@bank.example", "password": PASSWORD, "roles": {"1": "analyst", "2": "analyst"}}
+    one = f"/api/v1/users/{owner.post('/api/v1/users', json=new).json()['id']}"
+    admin = sign_in("admin", 2)
+    star = {"if-match": "*"}
+    assert admin.get(one).json()["roles"] == {"2": "analyst"}
+    assert admin.patch(one, json={"roles": {"1": "trader"}}, headers=star).status_code == 403
+    assert admin.patch(one, json={"disabled": True}, headers=star).status_code == 403
+    assert admin.patch(one, json={"password": "mine from now on"}, headers=star).status_code == 403
+    assert admin.patch(one, json={"roles": {"2": "trader"}}, headers=star).status_code == 200
+    assert owner.get(one).json()["roles"] == {"1": "analyst", "2": "trader"}
+    mine = next(u for u in owner.get("/api/v1/users").json()["items"] if u["roles"] == {"0": "owner"})
+    assert admin.get(f"/api/v1/users/{mine['id']}").status_code == 404
+    assert (
+        sign_in("admin")
+        .patch(f"/api/v1/users/{mine['id']}", json={"roles": {"0": "analyst"}}, headers=star)
+        .status_code
+        == 403
+    )
