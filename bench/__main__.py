@@ -22,6 +22,7 @@ COMMANDS = (
     "chaos",
     "faults",
     "grants",
+    "adapters",
     "overload",
     "soak",
 )

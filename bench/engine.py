@@ -27,7 +27,9 @@ from bench.stages import StageMeter
 from bench.world import Parameters, World, forget_decisions, make_world
 from dsp.base.metrics import Metrics
 from dsp.bidder.slices import Slices
+from dsp.catalog.profile import shipped
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
+from dsp.openrtb.dialect import Dialects, compile_dialects
 
 BATCHES = (1, 8, 32, 64)
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,6 +97,9 @@ def serve(args: argparse.Namespace) -> None:
         config = replace(world.config, bidder=replace(world.config.bidder, **bidder))
         world = World(config, world.catalog, world.items)
     bench = Bench(world, args.format)
+    if args.profile:
+        plan = bench.engine.plan
+        plan.dialects = Dialects(*compile_dialects([(shipped(args.profile).request, {})] * len(plan.exchange_names)))
     print("ready", flush=True)
     for line in sys.stdin:
         batch, seconds = line.split()
@@ -105,10 +110,12 @@ def serve(args: argparse.Namespace) -> None:
 class Child:
     """`serve` in another process, of this tree or another."""
 
-    def __init__(self, tree: Path, fmt: str, settings: Sequence[str]) -> None:
+    def __init__(self, tree: Path, fmt: str, settings: Sequence[str], profile: str = "") -> None:
         command = [sys.executable, "-m", "bench.engine", "--serve", "--format", fmt]
         for setting in settings:
             command += ["--set", setting]
+        if profile:
+            command += ["--profile", profile]
         environment = {**os.environ, "PYTHONPATH": str(tree)}
         self._process = subprocess.Popen(
             command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -170,6 +177,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tree-b", type=Path, help="another checkout to compare with")
     parser.add_argument("--set-b", action="append", default=[], metavar="NAME=VALUE", help="a bidder setting of B")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a bidder setting of A")
+    parser.add_argument("--profile", default="", help=argparse.SUPPRESS)  # every exchange speaks it
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:

@@ -17,6 +17,7 @@ from dsp.bidder.native import NativeTexts
 from dsp.bidder.plan import Plan
 from dsp.bidder.reason import REASONS
 from dsp.bidder.write import write_responses
+from dsp.catalog.snapshot import Snapshot
 from dsp.openrtb.columns import Batch
 from dsp.openrtb.decode import error_text
 from dsp.openrtb.limits import MAX_BATCH, MAX_IMPS
@@ -29,6 +30,17 @@ BID_ROOM = 1024  # what a bid takes beside its template, its native ad and the r
 NO_BID_ROOM = 32  # beside the request's id
 
 
+def _seats(snapshot: Snapshot) -> tuple[U8, I64]:
+    """(text, int64[X, seats + 1]): what each exchange calls our seats, one after the other in the text."""
+    names = [str(seat) for seat in snapshot.meta["seats"]]
+    rows = [[str(seat).encode() for seat in x.get("seats", names)] for x in snapshot.meta["exchanges"]]
+    offsets, at = np.zeros((max(1, len(rows)), len(names) + 1), np.int64), 0
+    for row, seats in zip(offsets, rows, strict=False):
+        row[:] = at + np.cumsum([0, *map(len, seats)])
+        at = row[-1]
+    return np.frombuffer(b"".join(seat for seats in rows for seat in seats) or b"\0", np.uint8), offsets
+
+
 class Encoder:
     """Turns the bids of a batch into answers; belongs to one snapshot."""
 
@@ -38,9 +50,7 @@ class Encoder:
         snapshot = plan.snapshot
         self._json = find_marks(snapshot.tpl_json, snapshot.tpl_json_off)
         self._pb = find_marks(snapshot.tpl_pb, snapshot.tpl_pb_off)
-        seats = [str(seat).encode() for seat in snapshot.meta["seats"]]
-        self._seats = np.frombuffer(b"".join(seats) or b"\0", np.uint8)
-        self._seat_off: I64 = np.cumsum([0, *map(len, seats)], dtype=np.int64)
+        self._seats, self._seat_off = _seats(snapshot)
         longest = max(int(self._json.length.max(initial=0)), int(self._pb.length.max(initial=0)))
         self._bid_bytes = longest + BID_ROOM
         self._texts: U8 = np.zeros((MAX_BATCH * MAX_IMPS, TOKEN_TEXT_BYTES), np.uint8)

@@ -235,6 +235,10 @@ class Engine:
         """The token an exchange must show; "" when it needs none."""
         return self.plan.exchange_tokens[index]
 
+    def exchange_callers(self, index: int) -> tuple[str, Sequence[str]]:
+        """The header that names its certificate ("name: value", "" for none) and the networks it calls from."""
+        return self.plan.exchange_callers[index]
+
     # --- deciding -----------------------------------------------------------------------------------------------------
 
     def decide(

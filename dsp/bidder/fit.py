@@ -24,6 +24,7 @@ from dsp.catalog.layout import (
     CR_MEDIA,
     CR_MIME,
     CR_PROTOCOL,
+    CR_REFUSED,
     CR_SECURE,
     CR_SKIPPABLE,
     CR_TITLE_LEN,
@@ -76,7 +77,8 @@ I64 = npt.NDArray[np.int64]
     AD_ATTR,  # bit per creative attribute
     AD_API_BTYPE,  # bits of API frameworks in the low half, of banner ad types in the high one
     AD_MIME,  # hash
-) = range(3)
+    AD_REFUSED,  # bit per exchange index that doesn't take it
+) = range(4)
 AD_WIDTH = 4
 LOW32 = 0xFFFFFFFF
 AD_MEDIA_SHIFT = 32
@@ -236,4 +238,5 @@ def pack_ads(cr: I64) -> tuple[I64, I64]:
     ad[:, AD_ATTR] = cr[:, CR_ATTR]
     ad[:, AD_API_BTYPE] = (cr[:, CR_API] & LOW32) | cr[:, CR_BTYPE] << 32
     ad[:, AD_MIME] = cr[:, CR_MIME]
+    ad[:, AD_REFUSED] = cr[:, CR_REFUSED]
     return shape, ad

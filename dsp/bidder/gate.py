@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.kernel import kernel
-from dsp.catalog.layout import EX_ALLOWANCE_MS, EX_AUCTION, EX_CURRENCY, EX_QPS, EX_TMAX_MS
+from dsp.catalog.layout import EX_ALLOWANCE_MS, EX_AUCTION, EX_CURRENCY, EX_QPS, EX_TMAX_MS, MAX_REFUSALS
 from dsp.model.context import BROWSERS, OSES
 from dsp.openrtb.columns import (
     CHANNEL_APP,
@@ -43,8 +43,9 @@ from dsp.openrtb.hashing import hash_text
     Q_BITS,  # consent decision: JOIN | FREQUENCY | RISK | SPECIAL
     Q_FOUND,  # 1 with a joined profile
     Q_REASON,  # how far the best candidate came: the no-bid reason if nothing bids
-) = range(10)
-Q_WIDTH = 10
+    Q_REFUSES,  # the bit of its exchange in `fit.AD_REFUSED`
+) = range(11)
+Q_WIDTH = 11
 
 GO = -1
 BAD_REQUEST = -2
@@ -267,4 +268,5 @@ def gate(
         if at != 1 and at != 2:
             at = ex_i[x, EX_AUCTION] if at == 0 else 1
         q[r, Q_AT] = at
+        q[r, Q_REFUSES] = 1 << x if x < MAX_REFUSALS else 0
         q[r, Q_NBR] = GO

@@ -130,7 +130,11 @@ class Plan:
         self.exchange_names = [str(x["name"]) for x in exchanges]
         self.exchange_tokens = [str(x.get("token") or "") for x in exchanges]
         self.by_name = {name: i for i, name in enumerate(self.exchange_names)}
-        self.by_token = {token: i for i, token in enumerate(self.exchange_tokens) if token}
+        self.exchange_callers = [(str(x.get("client_header") or ""), tuple(x.get("ips", ()))) for x in exchanges]
+        # Over gRPC a token is all that is seen: who must show more comes by HTTP.
+        self.by_token = {
+            token: i for i, token in enumerate(self.exchange_tokens) if token and self.exchange_callers[i] == ("", ())
+        }
         self.exchange_ids: I64 = np.ascontiguousarray(snapshot.ex_i[:, EX_ID])
         self.dialects = Dialects(snapshot.dialect_words, snapshot.dialect_first)
         words = snapshot.rows.shape[1]

@@ -18,8 +18,8 @@ from dsp.audience.profile import P_INTENT
 from dsp.base.kernel import inlined, kernel
 from dsp.base.memory import count_bits, lowest_bit
 from dsp.bidder.deal import currency_index, deal_floor, find_deal, imp_floor, known_deals
-from dsp.bidder.fit import fits, medium_of
-from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON
+from dsp.bidder.fit import AD_REFUSED, fits, medium_of
+from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON, Q_REFUSES
 from dsp.bidder.reason import P_BUDGET, P_CURRENCY, P_DEAL, P_FORMAT, P_VALUE
 from dsp.catalog.index import find_row
 from dsp.catalog.layout import (
@@ -207,13 +207,23 @@ def best_below(n: int, key: I64, bound: int) -> int:
 
 @inlined
 def pick_creative(
-    imp: I64, i: int, pool: I64, shape: I64, ad: I64, cr_i: I64, share: F32, first: int, count: int, state: U64
+    imp: I64,
+    i: int,
+    pool: I64,
+    shape: I64,
+    ad: I64,
+    cr_i: I64,
+    share: F32,
+    first: int,
+    count: int,
+    state: U64,
+    exchange: int,
 ) -> tuple[int, int]:
     """One of the line item's creatives that fit, by their shares, and with what probability in millionths; -1: none."""
     total = np.float32(0.0)
     chosen = -1
     for c in range(first, first + count):
-        if fits(imp, i, pool, shape[c], ad, cr_i, c):
+        if fits(imp, i, pool, shape[c], ad, cr_i, c) and ad[c, AD_REFUSED] & exchange == 0:
             total += share[c]
             if chosen < 0 or np.float32(next_random(state) >> np.uint64(40)) * UNIT * total < share[c]:
                 chosen = c
@@ -258,7 +268,7 @@ def try_line_item(
     if deal < 0 and (imp[i, I_PRIVATE_AUCTION] == 1 or (item[li, IT_CREATIVES] & DEAL_ONLY) != 0):
         return P_DEAL
     first, count = item[li, IT_CREATIVE0], item[li, IT_CREATIVES] & ~DEAL_ONLY
-    creative, chance = pick_creative(imp, i, pool, shapes, ad, cr_i, share, first, count, state)
+    creative, chance = pick_creative(imp, i, pool, shapes, ad, cr_i, share, first, count, state, q[r, Q_REFUSES])
     if creative < 0:
         return P_FORMAT
     at = q[r, Q_AT]

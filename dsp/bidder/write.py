@@ -17,7 +17,7 @@ from dsp.bidder.marks import PERCENT
 from dsp.bidder.native import S_END, S_FIRST, S_LAST, S_START
 from dsp.bidder.price import B_CAND, B_PRICE
 from dsp.bidder.rank import C_CR, C_DEAL, C_IMP, C_LI
-from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, EX_NO_BID, LI_SEAT, NO_BIDS
+from dsp.catalog.layout import CR_DURATION_S, CR_H, CR_MEDIA, CR_W, EX_EXP_S, EX_NO_BID, EX_STYLE, LI_SEAT, NO_BIDS
 from dsp.openrtb.columns import (
     BANNER,
     D_ID_LEN,
@@ -168,12 +168,15 @@ def _extra_json(
 def _bid_json(
     out: U8, o: int, b: int, bids: I64, cand: I64, imp: I64, deals: I64, exp_s: int, cr_i: I64, pool: I64, text: U8,
     template: U8, offset: I64, marks: I64, first: I64, native: U8, native_at: I64, span: I64, texts: U8, bid_id: int,
+    templates: int,
 ) -> int:  # fmt: skip
+    """One Bid; ``templates`` is the first of its exchange's style."""
     a = bids[b, B_CAND]
     c, i = cand[a, C_CR], cand[a, C_IMP]
-    p = offset[c]
+    t = c + templates
+    p = offset[t]
     slot = 0
-    for m in range(first[c], first[c + 1]):
+    for m in range(first[t], first[t + 1]):
         at = marks[m] if marks[m] >= 0 else ~marks[m]
         o = _copy(out, o, template, p, at)
         p = at + 2
@@ -201,18 +204,19 @@ def _bid_json(
         else:
             o = _all(out, o, texts[b])
         slot += 1
-    return _copy(out, o, template, p, offset[c + 1])
+    return _copy(out, o, template, p, offset[t + 1])
 
 
 @kernel
 def _bid_pb(
     out: U8, o: int, b: int, bids: I64, cand: I64, imp: I64, deals: I64, exp_s: int, cr_i: I64, pool: I64, text: U8,
     template: U8, offset: I64, marks: I64, first: I64, native: U8, native_at: I64, span: I64, texts: U8, bid_id: int,
-    price: F64, price_bytes: U8,
+    price: F64, price_bytes: U8, templates: int,
 ) -> int:  # fmt: skip
     """One Bid message, without its own key and length; ``price_bytes`` uint8[8] is a view of ``price`` float64[1]."""
     a = bids[b, B_CAND]
     c, i, deal = cand[a, C_CR], cand[a, C_IMP], cand[a, C_DEAL]
+    t = c + templates
     out[o], out[o + 1] = _PB_BID_ID, 16
     o = _hex16(out, o + 2, bid_id)
     out[o] = _PB_IMPID
@@ -221,7 +225,7 @@ def _bid_pb(
     out[o] = _PB_PRICE
     price[0] = bids[b, B_PRICE] / 1e6
     o = _all(out, o + 1, price_bytes)
-    o = _fill(out, o, template, offset[c], offset[c + 1], marks, first[c], first[c + 1], texts[b])
+    o = _fill(out, o, template, offset[t], offset[t + 1], marks, first[t], first[t + 1], texts[b])
     if cr_i[c, CR_MEDIA] == BANNER:
         w, h = cr_i[c, CR_W], cr_i[c, CR_H]
         if w == 0 and imp[i, I_B_SIZESN] > 0:
@@ -293,7 +297,8 @@ def write_responses(
             continue
         kinds[r] = BID
         as_json = req[r, R_FMT] == FMT_JSON
-        exp_s = ex_i[req[r, R_EXCHANGE], EX_EXP_S]
+        x = req[r, R_EXCHANGE]
+        exp_s, templates = ex_i[x, EX_EXP_S], ex_i[x, EX_STYLE] * cr_i.shape[0]
         id_off, id_len = req[r, R_ID_OFF], req[r, R_ID_LEN]
         if as_json:
             o = _copy(out, _all(out, o, _OPEN), text, id_off, id_off + id_len)
@@ -313,7 +318,7 @@ def write_responses(
                 if b > begin:
                     out[o] = 44
                     o += 1
-                o = _copy(out, _all(out, o, _SEAT), seats, seat_off[seat], seat_off[seat + 1])
+                o = _copy(out, _all(out, o, _SEAT), seats, seat_off[x, seat], seat_off[x, seat + 1])
                 o = _all(out, o, _BID)
             else:
                 out[o] = _PB_SEATBID
@@ -327,22 +332,22 @@ def write_responses(
                         o += 1
                     o = _bid_json(
                         out, o, other, bids, cand, imp, deals, exp_s, cr_i, pool, text, json_text, json_off, json_at,
-                        json_first, native, native_at, spans[other], texts, first_bid_id + other,
+                        json_first, native, native_at, spans[other], texts, first_bid_id + other, templates,
                     )  # fmt: skip
                 else:
                     out[o] = _PB_SEAT_BID
                     stop = _bid_pb(
                         out, o + 1 + _ROOM, other, bids, cand, imp, deals, exp_s, cr_i, pool, text, pb_text, pb_off,
                         pb_at, pb_first, native, native_at, spans[other], texts, first_bid_id + other, price,
-                        price_bytes,
+                        price_bytes, templates,
                     )  # fmt: skip
                     o = _close(out, o + 1, stop)
             if as_json:
                 o = _all(out, o, _CLOSE_SEAT)
             else:
                 out[o] = _PB_SEAT
-                o = _varint(out, o + 1, seat_off[seat + 1] - seat_off[seat])
-                o = _copy(out, o, seats, seat_off[seat], seat_off[seat + 1])
+                o = _varint(out, o + 1, seat_off[x, seat + 1] - seat_off[x, seat])
+                o = _copy(out, o, seats, seat_off[x, seat], seat_off[x, seat + 1])
                 o = _close(out, message, o)
         currency = q[r, Q_CURRENCY]
         if as_json:

@@ -36,7 +36,8 @@ class Writer:
             for code, rate in file.currencies.rates.items():
                 self._put(tables.currency, {"code": code}, {"usd": float(rate), "date": file.currencies.date})
         for exchange in file.exchanges:
-            values = msgspec.structs.asdict(exchange) | {"profile": _json(exchange.profile)}
+            values = msgspec.structs.asdict(exchange)
+            values |= {name: _json(values[name]) for name in ("profile", "seats", "ips")}
             self._put(tables.exchange, {"id": values.pop("id")}, values)
         for name, value in file.segments.items():
             number, demographic = segment_of(value)

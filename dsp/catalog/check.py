@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal, InvalidOperation
+from ipaddress import ip_network
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ _CATEGORY = re.compile(r"IAB\d{1,2}(-\d{1,2})?")
 _DOMAIN = re.compile(r"(?!-)[a-z0-9-]+(\.[a-z0-9-]+)+", re.IGNORECASE)
 _EXCHANGE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _GEO = re.compile(r"[A-Z]{3}(/[^/]+){0,2}")
+_HEADER = re.compile(r"[a-z0-9-]+")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
@@ -198,9 +200,24 @@ class _Checker:
                 self.say((*at, "id"), f"was {self.known.exchanges[exchange.name]} before; ids never change")
             limits = check_limits(exchange.qps, exchange.allowance_ms, exchange.tmax_ms, exchange.exp_s)
             self.problems += [((*at, *path), text) for path, text in limits]
+            self.exchange_access(at, exchange)
             if exchange.currency is not None:
                 self.currency((*at, "currency"), exchange.currency)
             self.exchanges[exchange.name] = exchange.id
+
+    def exchange_access(self, at: FieldPath, exchange: types.Exchange) -> None:
+        """How an exchange shows who it is, and what it calls our seats."""
+        name, colon, value = exchange.client_header.partition(":")
+        if exchange.client_header and not (colon and _HEADER.fullmatch(name) and value.strip()):
+            self.say((*at, "client_header"), "is not a header; write x-client-dn: CN=bidder.exchange.example")
+        for i, network in enumerate(exchange.ips):
+            self.trying((*at, "ips", i), ip_network, network)
+        if exchange.match_url and not re.match(r"https://[^/\s]+/\S*\{uid\}", exchange.match_url):
+            self.say((*at, "match_url"), "is no https address with {uid} in it, where our id goes")
+        theirs = list(exchange.seats.values())
+        for ours, seat in exchange.seats.items():
+            if not seat or theirs.count(seat) > 1:
+                self.say((*at, "seats", ours), "must be a seat of its own; two of ours can't be one of theirs")
 
     def offer_list(self, offers: tuple[types.Offer, ...]) -> None:
         self.duplicates(("offers",), [o.name for o in offers])
@@ -346,6 +363,7 @@ class _Checker:
         language = item.language or advertiser.language
         for i, creative in enumerate(item.creatives):
             self.problems += check_creative((*at, "creatives", i), creative, language)
+            self.one_of((*at, "creatives", i, "approved"), "exchange", creative.approved, self.exchanges)
 
     def targeting(self, at: FieldPath, t: types.Targeting) -> None:
         for field, names in (("include", t.geo.include), ("exclude", t.geo.exclude)):

@@ -33,6 +33,7 @@ from dsp.catalog.layout import (
     CR_MEDIA,
     CR_MIME,
     CR_PROTOCOL,
+    CR_REFUSED,
     CR_SECURE,
     CR_SKIPPABLE,
     CR_TITLE_LEN,
@@ -47,6 +48,7 @@ from dsp.catalog.layout import (
     EX_ID,
     EX_NO_BID,
     EX_QPS,
+    EX_STYLE,
     EX_TMAX_MS,
     EX_WIDTH,
     LI_ADVERTISER,
@@ -88,6 +90,7 @@ from dsp.catalog.markup import is_secure, mime_of, native_data, native_parts
 from dsp.catalog.meta import build_meta
 from dsp.catalog.records import Campaign, Catalog, Creative, LineItem, Offer
 from dsp.catalog.rules import MEDIA, Rules
+from dsp.catalog.style import Refusals, seats_of, style_of
 from dsp.catalog.templates import attributes, render
 from dsp.catalog.types import Cap
 from dsp.catalog.view import View
@@ -112,6 +115,13 @@ def compile_catalog(catalog: Catalog, version: int, public_url: str, now_s: floa
     arrays |= builder.build(DIM_NOT_GEO)
     arrays["li_i"], arrays["li_v"] = _line_items(catalog, view)
     arrays["cr_i"] = _creatives(view)
+    refusals = Refusals(catalog.exchanges)
+    if refusals.any:
+        arrays["cr_i"][:, CR_REFUSED] = [
+            refusals.of(creative, view.advertiser_of(item))
+            for item, of_item in zip(catalog.line_items, view.creatives, strict=True)
+            for creative in of_item
+        ]
     arrays["caps"], arrays["cr_caps"] = _caps(catalog, view)
     arrays |= _texts(catalog, view)
     return arrays, build_meta(catalog, view, rules.zones)
@@ -133,7 +143,8 @@ def _exchanges(catalog: Catalog, view: View) -> Arrays:
         row[EX_AUCTION] = 2 if x.auction == "second" else 1
         row[EX_BILLABLE] = 1 if x.billable == "nurl" else 0
         row[EX_NO_BID] = NO_BIDS.index(x.profile.no_bid)
-    words, first = compile_dialects([x.profile.request for x in catalog.exchanges])
+        row[EX_STYLE] = view.styles.index(style_of(x))
+    words, first = compile_dialects([(x.profile.request, seats_of(x)) for x in catalog.exchanges])
     return {"ex_i": table, "dialect_words": words, "dialect_first": first}
 
 
@@ -285,13 +296,16 @@ def _caps(catalog: Catalog, view: View) -> tuple[npt.NDArray[np.int64], npt.NDAr
 def _texts(catalog: Catalog, view: View) -> Arrays:
     """Templates and native parts of all creatives, each kind as one buffer with offsets."""
     json_texts, pb_texts, native_texts, tokens = [], [], [], []
-    for item, of_item in zip(catalog.line_items, view.creatives, strict=True):
-        advertiser = view.advertiser_of(item)
+    for style in view.styles:
+        for item, of_item in zip(catalog.line_items, view.creatives, strict=True):
+            advertiser = view.advertiser_of(item)
+            for creative in of_item:
+                template = render(creative, item, advertiser, view.urls, style)
+                json_texts.append(template.json)
+                pb_texts.append(template.pb)
+                tokens.append((template.json_tokens, template.pb_tokens))
+    for of_item in view.creatives:
         for creative in of_item:
-            template = render(creative, item, advertiser, view.urls)
-            json_texts.append(template.json)
-            pb_texts.append(template.pb)
-            tokens.append((template.json_tokens, template.pb_tokens))
             native_texts.append(
                 msgspec.json.encode(native_parts(creative.spec, view.urls)) if creative.format == "native" else b""
             )

@@ -120,8 +120,10 @@ LIV_WIDTH = 8
     CR_IMAGE_H,
     CR_DATA,  # native: bit per data asset type it can fill
     CR_SKIPPABLE,
-) = range(19)
+    CR_REFUSED,  # bit per exchange index that doesn't take it (of the first MAX_REFUSALS)
+) = range(20)
 CR_WIDTH = 20
+MAX_REFUSALS = 63
 
 # --- exchange columns -------------------------------------------------------------------------------------------------
 # ex_i: int64[X, EX_WIDTH]
@@ -135,7 +137,8 @@ CR_WIDTH = 20
     EX_AUCTION,  # used where the request has no `at`: 1 first, 2 second price
     EX_BILLABLE,  # 0 billing notice, 1 win notice
     EX_NO_BID,  # NO_BIDS index: nothing, a response without bids, one with the reason
-) = range(9)
+    EX_STYLE,  # which of the templates of a creative is its
+) = range(10)
 EX_WIDTH = 12
 NO_BIDS = ("204", "empty", "nbr")
 
@@ -148,9 +151,10 @@ NO_BIDS = ("204", "empty", "nbr")
 # deal_keys      (inside dim_keys, DIM_DEAL)
 # cur_hash       int64[M]          hash_text of currency codes; cur_code S3[M]; cur_usd float64[M] (USD per unit)
 # seat_hash      int64[S]
-# tpl_json       uint8[...]        bid templates, % formatted; tpl_json_off int64[C + 1]
-# tpl_pb         uint8[...]        the same as protobuf; tpl_pb_off int64[C + 1]
-# tpl_tokens     int32[C, 2]       how many times the token occurs in each (JSON, protobuf)
+# tpl_json       uint8[...]        bid templates, % formatted; tpl_json_off int64[V * C + 1]; template v * C + c is
+#                                  creative c's for exchanges of style v
+# tpl_pb         uint8[...]        the same as protobuf; tpl_pb_off int64[V * C + 1]
+# tpl_tokens     int32[V * C, 2]   how many times the token occurs in each (JSON, protobuf)
 # native_json    uint8[...]        one JSON object per native creative: {"title", "icon": {"url", "w", "h"},
 #                                  "image": {..}, "data": {"type": text}, "click", "imptrackers"} with TOKEN_SLOT where
 #                                  the token goes; native_off int64[C + 1], nothing for other media

@@ -47,7 +47,7 @@ _LINE_ITEM = (
     "hourly_micros", "minute_micros", "tolerance_ppm", "target_micros", "target_stage", "click_window_s",
     "view_window_s",
 )  # fmt: skip
-_EXCHANGE = ("id", "name", "token", "billable", "seat", "currency")
+_EXCHANGE = ("id", "name", "token", "billable", "seat", "currency", "client_header", "ips", "match_url")
 
 
 def build_meta(catalog: Catalog, view: View, zones: Iterable[str]) -> dict[str, Any]:
@@ -63,7 +63,10 @@ def build_meta(catalog: Catalog, view: View, zones: Iterable[str]) -> dict[str, 
         "currencies": [c.code for c in catalog.currencies],
         "rates_day": max((c.date for c in catalog.currencies), default=""),
         "seats": view.seats,
-        "exchanges": _objects(catalog.exchanges, _EXCHANGE),
+        "exchanges": [
+            {**of_exchange, "price": x.profile.price, "seats": [x.seats.get(seat, seat) for seat in view.seats]}
+            for x, of_exchange in zip(catalog.exchanges, _objects(catalog.exchanges, _EXCHANGE), strict=True)
+        ],
         "segments": _objects(catalog.segments, ("name", "number", "demographic")),
         "offers": [msgspec.structs.asdict(o) for o in catalog.offers],
         "deals": [msgspec.structs.asdict(d) for d in catalog.deals],

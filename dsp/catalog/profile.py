@@ -7,9 +7,10 @@ hold it whole, so nothing reads the file after `dsp catalog apply`. A new JSON d
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +19,23 @@ from dsp.openrtb.dialect import Dialect, DialectError, compile_dialect
 
 DIRECTORY = Path(__file__).parent / "profiles"
 NoBid = Literal["204", "empty", "nbr"]
+Notice = Literal["win", "billing", "loss"]
+Required = Literal["iurl", "bundle", "attr", "api", "secure"]
+_CATEGORY = re.compile(r"IAB\d{1,2}(-\d{1,2})?")
+_OURS = {
+    "id",
+    "impid",
+    "price",
+    "nurl",
+    "burl",
+    "lurl",
+    "adm",
+    "exp",
+    "w",
+    "h",
+    "dur",
+    "dealid",
+}  # written by the bidder
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -34,6 +52,13 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     qps: int = 0  # per host; 0: no cap
     exp_s: int = 300  # bid.exp, and the life of a reservation
     no_bid: NoBid = "204"  # or 200 with a BidResponse without bids, or with one that has the reason
+    notices: tuple[Notice, ...] = ("win", "billing", "loss")  # which of nurl, burl and lurl a bid there has
+    price_macro: str = "${AUCTION_PRICE}"  # what it replaces with the price in these
+    price: Literal["plain", "google", "aes-gcm", "aes-ecb"] = "plain"  # how the price comes; keys: secrets/price.json
+    bid: dict[str, Any] = {}  # further members of every JSON bid; {crid}, {cid} and {seat} in texts are filled in
+    required: tuple[Required, ...] = ()  # members that a bid must have: ads without them don't bid there
+    banned_categories: tuple[str, ...] = ()  # IAB categories of advertisers that it never takes
+    approval: Literal["none", "before"] = "none"  # before: only ads whose `approved` names the exchange bid there
     request: Dialect = Dialect()
 
 
@@ -52,6 +77,15 @@ def check_limits(qps: int | None, allowance_ms: int | None, tmax_ms: int | None,
 def check_profile(profile: Profile) -> list[Problem]:
     """What is wrong with ``profile`` beyond its types."""
     problems = check_limits(profile.qps, profile.allowance_ms, profile.tmax_ms, profile.exp_s)
+    for i, category in enumerate(profile.banned_categories):
+        if not _CATEGORY.fullmatch(category):
+            problems.append((("banned_categories", i), f"{category!r} is not an IAB category; write IAB13 or IAB13-4"))
+    problems += [(("bid", name), "is written by the bidder itself") for name in profile.bid if name in _OURS]
+    needed: Notice = "win" if profile.billable == "nurl" else "billing"
+    if needed not in profile.notices:
+        problems.append((("notices",), f"has no {needed!r}, which is the notice that is charged"))
+    if not re.fullmatch(r"[!-~]{3,60}", profile.price_macro) or set(profile.price_macro) & set('&"\\'):
+        problems.append((("price_macro",), "is not a macro; write ${AUCTION_PRICE} or the like"))
     try:
         compile_dialect(profile.request)
     except DialectError as error:

@@ -42,6 +42,10 @@ class Exchange(Record):
     billable: str
     seat: str
     profile: Profile = Profile()
+    seats: dict[str, str] = {}
+    match_url: str = ""
+    client_header: str = ""
+    ips: tuple[str, ...] = ()
 
 
 class Segment(Record):

@@ -162,6 +162,8 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "targeting": msgspec.json.Decoder(types.Targeting),
     "frequency": msgspec.json.Decoder(tuple[types.Cap, ...]),
     "product_frequency": msgspec.json.Decoder(dict[str, tuple[types.Cap, ...]]),
+    "seats": msgspec.json.Decoder(dict[str, str]),
+    "ips": _TUPLE,
     "profile": msgspec.json.Decoder(Profile),
     "spec": msgspec.json.Decoder(types.Creative),
 }

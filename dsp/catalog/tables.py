@@ -91,6 +91,10 @@ exchange = Table(
     Column("billable", String(8), nullable=False),
     Column("seat", String(100), nullable=False),
     later("profile", Text, "{}"),  # JSON of `dsp.catalog.profile.Profile`
+    later("seats", Text, "{}"),
+    later("match_url", String(1000), ""),
+    later("client_header", String(400), ""),
+    later("ips", Text, "[]"),
 )
 segment = Table(
     "segment",

@@ -13,6 +13,7 @@ from dsp.catalog.layout import TOKEN_SLOT
 from dsp.catalog.markup import Urls, banner_html, vast_xml
 from dsp.catalog.names import SKIPPABLE_ATTR
 from dsp.catalog.records import Advertiser, Creative, LineItem
+from dsp.catalog.style import STANDARD, Style
 from dsp.catalog.types import Creative as Spec
 from dsp.catalog.wire import int_field, ints_field, repeated_text_field, text_field
 
@@ -36,9 +37,9 @@ class Template(msgspec.Struct, gc=False):
 class _Bid(msgspec.Struct, omit_defaults=True, gc=False):
     """The static members of a bid, in the order they are written."""
 
-    nurl: str
-    burl: str
-    lurl: str
+    nurl: str = ""
+    burl: str = ""
+    lurl: str = ""
     adm: str = ""
     adomain: tuple[str, ...] = ()
     bundle: str = ""
@@ -60,8 +61,8 @@ def attributes(spec: Spec) -> tuple[int, ...]:
     return spec.attr
 
 
-def render(creative: Creative, item: LineItem, advertiser: Advertiser, urls: Urls) -> Template:
-    """The templates of ``creative``."""
+def render(creative: Creative, item: LineItem, advertiser: Advertiser, urls: Urls, style: Style = STANDARD) -> Template:
+    """The templates of ``creative`` for exchanges of one style."""
     spec = creative.spec
     adm = ""
     if creative.format == "banner":
@@ -69,9 +70,9 @@ def render(creative: Creative, item: LineItem, advertiser: Advertiser, urls: Url
     elif creative.format == "video":
         adm = vast_xml(spec, creative.id, creative.w, creative.h, advertiser.name, urls)
     bid = _Bid(
-        urls.win,
-        urls.billing,
-        urls.loss,
+        style.url("win", urls.win),
+        style.url("billing", urls.billing),
+        style.url("loss", urls.loss),
         adm,
         advertiser.domains,
         advertiser.bundle,
@@ -86,6 +87,9 @@ def render(creative: Creative, item: LineItem, advertiser: Advertiser, urls: Url
         item.language,
     )
     members = msgspec.json.encode(bid)
+    more = style.members(crid=bid.crid, cid=bid.cid, seat=advertiser.seat)
+    if more:
+        members = members[:-1] + b"," + more[1:]
     packed = _protobuf(bid, spec.duration_s if creative.format == "video" else 0)
     return Template(
         b'{"id":"%b","impid":"%b","price":%b%b,' + _format(members[1:]),
@@ -100,11 +104,10 @@ def _format(raw: bytes) -> bytes:
 
 
 def _protobuf(bid: _Bid, duration_s: int) -> bytes:
-    out = (
-        repeated_text_field(_NURL, bid.nurl)
-        + repeated_text_field(_BURL, bid.burl)
-        + repeated_text_field(_LURL, bid.lurl)
-    )
+    out = b""
+    for number, url in ((_NURL, bid.nurl), (_BURL, bid.burl), (_LURL, bid.lurl)):
+        if url:
+            out += repeated_text_field(number, url)
     if bid.adm:
         out += text_field(_ADM, bid.adm)
     for domain in bid.adomain:

@@ -141,6 +141,7 @@ class Creative(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     secure: bool | None = None  # say true to be told when some URL is not https
     frequency: tuple[Cap, ...] = ()
     native: Native | None = None
+    approved: tuple[str, ...] = ()  # exchanges that have approved it, for those whose profile wants that before
 
 
 class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -240,6 +241,12 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auction: Literal["first", "second"] | None = None  # where the request does not say
     billable: Literal["burl", "nurl"] | None = None  # the notice that is charged
     seat: str = ""
+    seats: dict[str, str] = {}  # our seat -> the one this exchange knows; seats that aren't named keep their name
+    match_url: str = (
+        ""  # its address for identity sync: {uid} is our id, {gdpr} {gdpr_consent} {us_privacy} {gpp} {gpp_sid}
+    )
+    client_header: str = ""  # "name: value" that the TLS terminator sets for its certificate; empty: none asked for
+    ips: tuple[str, ...] = ()  # networks that it calls from; empty: any
 
 
 class Deal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

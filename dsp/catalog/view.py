@@ -5,6 +5,7 @@ from __future__ import annotations
 from dsp.catalog.markup import Urls
 from dsp.catalog.records import Advertiser, Campaign, Catalog, Creative, LineItem, Offer
 from dsp.catalog.rules import Hashes
+from dsp.catalog.style import STANDARD, style_of
 
 
 class View:
@@ -19,6 +20,7 @@ class View:
         self.advertisers = catalog.advertisers
         self.campaigns: dict[int, Campaign] = {c.id: c for c in catalog.campaigns}
         self.offers: dict[int, Offer] = {o.id: o for o in catalog.offers}
+        self.styles = list(dict.fromkeys([STANDARD, *map(style_of, catalog.exchanges)]))
         self.currencies = {c.code: i for i, c in enumerate(catalog.currencies)}
         self.seats = list(dict.fromkeys(a.seat for a in catalog.advertisers))
         index = {item.id: i for i, item in enumerate(catalog.line_items)}

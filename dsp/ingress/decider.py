@@ -33,6 +33,9 @@ class Decider(Protocol):
     def exchange_token(self, index: int) -> str:
         """The bearer token an exchange must send, "" for none."""
 
+    def exchange_callers(self, index: int) -> tuple[str, Sequence[str]]:
+        """The header that names an exchange's certificate ("name: value", "" for none) and its networks."""
+
     def poll(self) -> None:
         """Swap in a new snapshot or model, between batches."""
 

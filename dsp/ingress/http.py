@@ -22,6 +22,7 @@ from dsp.base.config import BidderConfig
 from dsp.base.logs import logger
 from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE
+from dsp.ingress.access import Access
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.gzips import GzipError, GzipTooLargeError, accepts_gzip, gunzip, gzip_answer
 from dsp.ingress.held import Held
@@ -34,7 +35,6 @@ from dsp.ingress.http_rules import (
     Headers,
     error_headers,
     format_of,
-    shows_token,
 )
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
 from dsp.ingress.shedder import Shedder
@@ -48,13 +48,12 @@ DISCARD_BYTES = 16 << 20  # of a body that is too large: read and dropped so tha
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
 HELD_NS = 50_000_000  # nothing to decide for so long: nobody needs to be held back
 AGE_SLOTS = 16
-MAX_SHOWN = 16  # ways of writing one token
 OVERLOADED = error_headers("overloaded: more is waiting than can be answered in time")
 
 # proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection, age of its route
 Request = tuple[Exchange, int, int, int, bool, bool, bool, int]
-# exchange (-1: none), its token, authorizations that showed it, how many renumberings there had been
-Route = tuple[int, str, set[str | None], int]
+# exchange (-1: none), what it must show, how many renumberings there had been
+Route = tuple[int, Access | None, int]
 
 
 class HttpFront:
@@ -112,9 +111,11 @@ class HttpFront:
         with self._lock:  # index and age belong to the same snapshot
             exchange, age = self.engine.exchange_of(path[5:]), len(self._moved)
             if exchange < 0:
-                return exchange, "", set(), age
+                return exchange, None, age
             self._names[exchange] = path[5:]
-            route = routes[path] = exchange, self.engine.exchange_token(exchange), set[str | None](), age
+            header, ips = self.engine.exchange_callers(exchange)
+            access = Access(self.engine.exchange_token(exchange), header, ips, self._config.client_ip_header)
+            route = routes[path] = exchange, access if access.asks else None, age
         return route
 
     def _bid(self, route: Route, scope: Scope, proto: Exchange) -> None:
@@ -124,19 +125,15 @@ class HttpFront:
         if scope.method != "POST":
             self._turn_away(proto, length, 405, error_headers("use POST", ("allow", "POST")))
             return
-        exchange, token, shown, age = route
+        exchange, access, age = route
         if exchange < 0:
             self._count_bad(UNKNOWN_EXCHANGE, "bad", "unknown_exchange")
             self._turn_away(proto, length, 404, error_headers(f"no exchange named {scope.path[5:]}"))
             return
-        if token and (authorization := get("authorization")) not in shown:
-            if not shows_token(authorization, token):
-                self._count(exchange, "unauthorized")
-                text = "this exchange needs authorization: Bearer <token>"
-                self._turn_away(proto, length, 401, error_headers(text, ("www-authenticate", "Bearer")))
-                return
-            if len(shown) < MAX_SHOWN:
-                shown.add(authorization)
+        if access is not None and (refusal := access.refusal(headers, scope.client)):
+            self._count(exchange, "unauthorized")
+            self._turn_away(proto, length, 401, error_headers(refusal, ("www-authenticate", "Bearer")))
+            return
         fmt = format_of(get("content-type"))
         if fmt < 0:
             self._count_bad(exchange, "bad", "content_type")

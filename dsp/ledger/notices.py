@@ -98,10 +98,13 @@ def read_notice(
     return Notice(kind, ticket, time_ms, 0, parse_value(query.get("v")), query.get("id", "")[:ID_MAX])
 
 
+UNFILLED_MACROS = ("${", "%%", "{")  # how a macro begins that an exchange has left as it was
+
+
 def _opened(query: Mapping[str, str], ticket: Ticket, prices: Prices | None) -> Mapping[str, str]:
     """The query with its price in plain text, where the exchange encrypts it. Raises `RefusedError`."""
     text = query.get("p", "")
-    if prices is None or not text or text.startswith("${") or not prices.encrypted(ticket.exchange):
+    if prices is None or not text or text.startswith(UNFILLED_MACROS) or not prices.encrypted(ticket.exchange):
         return query
     try:
         micros = prices.open(ticket.exchange, text, ticket.bid_id)
@@ -152,7 +155,7 @@ def check_age(ticket: Ticket, kind: int, now_s: float) -> None:
 
 def parse_price(text: str | None, ticket: Ticket, *, bounded: bool = True) -> int:
     """A price parameter as CPM micros; a macro left as it is, or nothing, is `UNFILLED`. Raises `RefusedError`."""
-    if text is None or not text or text.startswith("${") or text.startswith("%24%7B"):
+    if text is None or not text or text.startswith((*UNFILLED_MACROS, "__", "%24%7B")):
         return UNFILLED
     try:
         price = parse_micros(text) if len(text) <= 32 else -1

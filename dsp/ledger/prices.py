@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import hmac
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -102,6 +103,7 @@ class Prices:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = -1
+        self._expected: dict[int, str] = {}
         self._schemes: dict[int, tuple[str, list[tuple[bytes, ...]]]] = {}
         self._seen: OrderedDict[bytes, int] = OrderedDict()
         self.refresh()
@@ -123,13 +125,22 @@ class Prices:
         except (ValueError, OSError) as error:
             raise ValueError(f"{self._path}: {error}") from error
 
+    def expect(self, schemes: Mapping[int, str]) -> None:
+        """Hear how exchanges' profiles say that prices come ("plain" or a scheme), by exchange id."""
+        self._expected = {exchange: scheme for exchange, scheme in schemes.items() if scheme != "plain"}
+
     def encrypted(self, exchange: int) -> bool:
-        """Whether this exchange's prices are."""
-        return exchange in self._schemes
+        """Whether this exchange's prices are: by its keys, or by its profile, for which keys may be missing."""
+        return exchange in self._schemes or exchange in self._expected
 
     def open(self, exchange: int, text: str, bid: int) -> int:
         """The CPM micros in ``text``, of the bid with this id. Raises `PriceError`."""
-        scheme, keys = self._schemes[exchange]
+        scheme, keys = self._schemes.get(exchange, ("", []))
+        if not keys or self._expected.get(exchange, scheme) != scheme:
+            wanted = self._expected.get(exchange, scheme)
+            raise PriceError(
+                "price_key", f"this exchange's prices come in {wanted}: put its keys into {self._path.name}"
+            )
         raw = _raw(scheme, text)
         least, exact = {"google": (GOOGLE_BYTES, GOOGLE_BYTES), "aes-gcm": (29, 0), "aes-ecb": (16, 0)}[scheme]
         if len(raw) < least or (exact and len(raw) != exact) or (scheme == "aes-ecb" and len(raw) % 16):

@@ -173,7 +173,7 @@ def decode_kernel(
             for row in range(marks[0], at(work, r.W_IMPS)):
                 put(imps, row * c.I_WIDTH + c.I_REQ, i)
             if block >= 0:
-                settle(work, imps, deals)
+                settle(work, pool, imps, deals)
         if status == c.OK and at(work, r.W_NATIVES) > 0:
             base = next_native(work, imps, marks[0] * c.I_WIDTH)
             while base >= 0:

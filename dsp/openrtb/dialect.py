@@ -5,9 +5,10 @@ schema doesn't know the key (or first, where the dialect gives a known key anoth
 request nothing but the look-up: its value is stored by the standard row it stands for.
 
     block    quirks | mask | number of values | floor unit: numerator, denominator | floor currency |
-             words of entries | entries | values
+             words of entries | number of seats | entries | values | seats
     entry    context << 8 | key length (255: a protobuf number) | first, middle, last eight bytes of the key | row
     value    column | value on the wire | value we know
+    seat     the exchange's | ours
 
 Paths are dotted from the request, "imp.ext.rp.floor"; "user.#1007.#2" are protobuf field numbers. An object that the
 schema doesn't know is read in one of its spare contexts.
@@ -15,7 +16,7 @@ schema doesn't know is read in one of its spare contexts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 
@@ -34,7 +35,7 @@ Q_NUMERIC_IDS = 2  # ids may be numbers
 Q_LENIENT = 4  # a value of the wrong type is absent, not an error
 NUMBER_KEY = 255
 MAX_KEY = 24
-_HEAD = 7
+_HEAD = 8
 _ENTRY = 5
 _VALUE = 3
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -217,8 +218,8 @@ def _at(*path: str) -> Iterator[None]:
         raise
 
 
-def compile_dialect(dialect: Dialect) -> list[int]:
-    """The block of ``dialect``. Raises `DialectError`."""
+def compile_dialect(dialect: Dialect, seats: Mapping[str, str] | None = None) -> list[int]:
+    """The block of ``dialect`` at an exchange with these ``seats`` (its name -> ours). Raises `DialectError`."""
     entries = _Entries()
     for path, target in dialect.fields.items():
         with _at("fields", path):
@@ -229,9 +230,10 @@ def compile_dialect(dialect: Dialect) -> list[int]:
         numerator, denominator = _unit(dialect.floor_unit)
     quirks = Q_FIRST * entries.first | Q_NUMERIC_IDS * dialect.numeric_ids | Q_LENIENT * dialect.lenient
     currency = hash_text(dialect.floor_currency) if dialect.floor_currency else 0
-    head = [quirks, mask, len(values) // _VALUE, numerator, denominator, currency, len(keys)]
+    pairs = [hash_text(seat) for pair in (seats or {}).items() for seat in pair]
+    head = [quirks, mask, len(values) // _VALUE, numerator, denominator, currency, len(keys), len(pairs) // 2]
     signed_keys = np.array(keys, np.uint64).view(np.int64).tolist()
-    return [*head, *signed_keys, *values]
+    return [*head, *signed_keys, *values, *pairs]
 
 
 class Dialects:
@@ -243,18 +245,18 @@ class Dialects:
         self.any = bool((self.first >= 0).any())
 
 
-def compile_dialects(dialects: Sequence[Dialect]) -> tuple[I64, I64]:
-    """(words, first) of the dialects, equal ones once."""
+def compile_dialects(dialects: Sequence[tuple[Dialect, Mapping[str, str]]]) -> tuple[I64, I64]:
+    """(words, first) of the exchanges' dialects and seats (their name -> ours), equal ones once."""
     words: list[int] = []
     known: dict[bytes, int] = {}
     first = np.full(len(dialects), -1, np.int64)
-    for i, dialect in enumerate(dialects):
-        if dialect == STANDARD:
+    for i, (dialect, seats) in enumerate(dialects):
+        if dialect == STANDARD and not seats:
             continue
-        text = msgspec.json.encode(dialect)
+        text = msgspec.json.encode((dialect, seats))
         if text not in known:
             known[text] = len(words)
-            words += compile_dialect(dialect)
+            words += compile_dialect(dialect, seats)
         first[i] = known[text]
     return np.array(words, np.int64), first
 
@@ -324,9 +326,34 @@ def _translate(block: int, row: int, first: int, stop: int) -> None:
 
 
 @nb.njit(cache=True)
-def settle(work: int, imps: int, deals: int) -> None:
-    """Put a finished request's values, units and defaults right, as its dialect says."""
+def _rename(block: int, pool: int, first: int, count: int) -> None:
+    """Replace the exchange's seats in a list of hashes by ours; what it has for none of ours becomes nobody's."""
+    seats = _HEAD + at(block, 6) + _VALUE * at(block, 2)
+    for p in range(first, first + count):
+        name = np.int64(0)
+        for k in range(at(block, 7)):
+            if at(block, seats + 2 * k) == at(pool, p):
+                name = at(block, seats + 2 * k + 1)
+        put(pool, p, name)
+
+
+@nb.njit(cache=True)
+def _rename_all(block: int, work: int, pool: int, imps: int, deals: int) -> None:
+    _rename(block, pool, at(work, c.R_WSEAT0), at(work, c.R_WSEATN))
+    _rename(block, pool, at(work, c.R_BSEAT0), at(work, c.R_BSEATN))
+    for i in range(at(work, c.R_IMP0), at(work, c.R_IMP0) + at(work, c.R_IMPN)):
+        row = imps + 8 * i * c.I_WIDTH
+        for d in range(at(row, c.I_DEAL0), at(row, c.I_DEAL0) + at(row, c.I_DEALN)):
+            deal = deals + 8 * d * c.D_WIDTH
+            _rename(block, pool, at(deal, c.D_WSEAT0), at(deal, c.D_WSEATN))
+
+
+@nb.njit(cache=True)
+def settle(work: int, pool: int, imps: int, deals: int) -> None:
+    """Put a finished request's values, units, seats and defaults right, as its dialect says."""
     block = at(work, r.W_DIALECT)
+    if at(block, 7) > 0:
+        _rename_all(block, work, pool, imps, deals)
     same_floors = at(block, 3) == at(block, 4) and at(block, 5) == 0
     if at(block, 2) > 0:
         _translate(block, work, 0, r.IMP)

@@ -55,6 +55,9 @@ class FakeEngine:
                 answers.append((BID, b"%d %d " % (fmt, exchange) + body))
         return answers
 
+    def exchange_callers(self, index: int) -> tuple[str, tuple[str, ...]]:
+        return "", ()
+
     def exchange_of(self, name: str) -> int:
         return list(EXCHANGES).index(name) if name in EXCHANGES else -1
 

@@ -137,3 +137,19 @@ def test_notices_carry_encrypted_prices_and_a_replayed_one_is_refused(world: Wor
         assert (refused.value.status, refused.value.reason) == (400, reason)
     unfilled = read_notice(world.signer, "b", second.decode(), {"p": "${AUCTION_PRICE}"}, START_MS, {}, prices)
     assert unfilled.price_micros == -1
+
+
+def test_where_a_profile_says_that_prices_are_encrypted_a_plain_one_is_not_believed(tmp_path: Path) -> None:
+    prices = Prices(tmp_path / "price.json")
+    prices.expect({1: "google", 2: "plain"})
+    assert (prices.encrypted(1), prices.encrypted(2)) == (True, False)
+    with pytest.raises(PriceError, match="come in google: put its keys into") as caught:
+        prices.open(1, "2.5", 7)
+    assert caught.value.reason == "price_key"
+    keys(tmp_path, "aes-ecb", AES_KEY)
+    prices.refresh()
+    with pytest.raises(PriceError, match="come in google"):  # keys of another scheme than the profile's
+        prices.open(1, next(iter(VECTORS)), 7)
+    keys(tmp_path, "google", PAIR)
+    prices.refresh()
+    assert prices.open(1, next(iter(VECTORS)), 7) == 100

@@ -18,7 +18,7 @@ BATCH = Batch()
 
 def read(dialect: Dialect, *bodies: bytes | dict[str, Any], fmt: int = c.FMT_JSON) -> Batch:
     """The bodies, in a dialect that is not the first of its snapshot."""
-    words = Dialects(*compile_dialects([Dialect(numeric_ids=True), Dialect(), dialect]))
+    words = Dialects(*compile_dialects([(d, {}) for d in (Dialect(numeric_ids=True), Dialect(), dialect)]))
     raw = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
     decode_batch(BATCH, raw, [fmt] * len(raw), [2] * len(raw), words)
     return BATCH
@@ -51,7 +51,9 @@ def test_a_moved_field_is_read_at_every_depth_and_an_unmoved_one_still() -> None
 
 
 def test_other_exchanges_in_the_batch_are_read_as_ever() -> None:
-    words = Dialects(*compile_dialects([Dialect(), Dialect(fields={"imp.price": "imp.bidfloor"}, floor_unit="0.01")]))
+    words = Dialects(
+        *compile_dialects([(Dialect(), {}), (Dialect(fields={"imp.price": "imp.bidfloor"}, floor_unit="0.01"), {})])
+    )
     body = request()
     body["imp"][0] |= {"price": 200}
     raw = json.dumps(body).encode()
@@ -153,3 +155,14 @@ def test_every_key_of_a_large_dialect_is_found_and_no_other() -> None:
         batch = read(dialect, request(device={name: "me"}), request(device={name + "y": "other"}))
         assert batch.string(batch.req[0], c.R_IFA_OFF) == b"me"
         assert batch.req[1, c.R_IFA_LEN] == (5 if name + "y" in names else 0)
+
+
+def test_seats_are_renamed_and_a_seat_of_nobody_is_nobodys() -> None:
+    words = Dialects(*compile_dialects([(Dialect(), {"9121": "ours"})]))
+    body = request(wseat=["9121", "ours"], bseat=["5"])
+    body["imp"][0] |= {"pmp": {"deals": [{"id": "d", "wseat": ["9121"]}]}}
+    decode_batch(BATCH, [json.dumps(body).encode()], [c.FMT_JSON], [0], words)
+    row, deal = BATCH.req[0], BATCH.deal[0]
+    assert BATCH.pool[row[c.R_WSEAT0] : row[c.R_WSEAT0] + 2].tolist() == [hash_text("ours"), 0]
+    assert BATCH.pool[row[c.R_BSEAT0]] == 0
+    assert BATCH.pool[deal[c.D_WSEAT0]] == hash_text("ours")
