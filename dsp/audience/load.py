@@ -10,6 +10,7 @@ rows a checkpoint is kept beside the rejects: an interrupted load of the same fi
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from dsp.audience.columns import Columns, Rejects, check_names, deletions_of, gi
 from dsp.audience.identity import load_peppers
 from dsp.audience.lmdb_store import profiles_path
 from dsp.audience.lmdb_writer import BulkState, LmdbWriter
+from dsp.audience.lock import profiles_lock
 from dsp.audience.store import KEY_BYTES, U8, StoreError
 from dsp.base.config import Config
 
@@ -100,13 +102,13 @@ def write_people(root: Path, records: npt.NDArray[np.void], ids: U8 | Sequence[S
     ``ids``: uint8[n, KEY_BYTES] (one key each), uint8[n, k, KEY_BYTES] (all-zero: none), or per person a sequence of
     keys; the most trusted first. For more people than fit in memory, use `people_writer` and write block by block.
     """
-    keys = ids if isinstance(ids, np.ndarray) else _pad_keys(ids)
+    keys = ids if isinstance(ids, np.ndarray) else pad_keys(ids)
     with people_writer(root) as writer:
         writer.write(records, keys[:, None, :] if keys.ndim == 2 else keys)
     return len(records)
 
 
-def _writer(config: Config, resume: BulkState | None) -> PeopleWriter:
+def open_writer(config: Config, resume: BulkState | None = None) -> PeopleWriter:
     """The writer of the configured store."""
     settings = config.audience
     if settings.store == "aerospike":
@@ -122,7 +124,7 @@ def _cipher() -> RecordCipher | None:
         raise StoreError(str(error)) from error
 
 
-def _pad_keys(ids: Sequence[Sequence[bytes]]) -> U8:
+def pad_keys(ids: Sequence[Sequence[bytes]]) -> U8:
     """Ragged keys as uint8[n, k, KEY_BYTES]."""
     width = max((len(keys) for keys in ids), default=1)
     packed = b"".join(b"".join(keys).ljust(width * KEY_BYTES, b"\0") for keys in ids)
@@ -188,7 +190,9 @@ class _Load:
     def __enter__(self) -> None:
         self._rejects.parent.mkdir(parents=True, exist_ok=True)
         bulk = self._resume.bulk if self._resume else None
-        self._writer = _writer(self._config, bulk)
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(profiles_lock(self._config.root, wait=True))
+        self._writer = open_writer(self._config, bulk)
         self._bulk = self._writer.bulk
         if bulk is None and self._bulk and self._resume is not None:
             self._writer.close()
@@ -211,6 +215,7 @@ class _Load:
         finally:
             self._writer.close()
             self._file.close()
+            self._lock.close()
 
     def block(self, columns: Columns, n: int) -> None:
         """Load one block of rows, unless the load that is resumed has done so."""

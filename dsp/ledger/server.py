@@ -21,6 +21,7 @@ import uvloop
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
+from dsp.audience.store import StoreError
 from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.token import load_signer
@@ -31,6 +32,7 @@ from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
 from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read_line, split_body
 from dsp.ledger.control import MAX_AGE_S, carry_out, decode_order
+from dsp.ledger.match import Matcher
 from dsp.ledger.news import AudienceNews
 from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
 from dsp.ledger.partners import check_partners, landing_url, read_json, read_postback
@@ -50,7 +52,7 @@ OWED_LIMIT = 20_000
 BULK_AT_ONCE = 500  # lines read before others get a turn
 PLAN_POLL_S = 0.25
 EXIT_FENCED = 75
-ROUTES = {*PATHS, "m", "sync", "notices", "control"}  # what metrics tell apart
+ROUTES = {*PATHS, "m", "match", "sync", "notices", "control"}  # what metrics tell apart
 TEXT = [("content-type", "text/plain; charset=utf-8")]
 JSON = [("content-type", "application/json")]
 MSGPACK = [("content-type", "application/msgpack")]
@@ -71,6 +73,9 @@ class LedgerServer:
         self._owed: deque[Notice] = deque(maxlen=OWED_LIMIT)  # clicks that neither database nor spool could take
         self._snapshot = ""
         self._audience = AudienceNews(config)
+        self._matcher: Matcher | None = None  # made when it is first needed: it brings the decoder with it
+        self._making = asyncio.Lock()
+        self._published: Snapshot | None = None
         self.plan = self._current_plan() or Plan([])  # before anything is answered: clicks need to know where to go
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
         self._sync_key = sync_key(self.signer.sync_secret)
@@ -92,6 +97,7 @@ class LedgerServer:
         """Finish what waits; everything acknowledged is durable before this, and the outcome log is whole after."""
         self._follower.cancel()
         await self._pay()
+        await self._keep_matches()
         await asyncio.to_thread(self.writer.close)
         await asyncio.to_thread(self._outcomes.close)
         self._audience.close()
@@ -107,6 +113,7 @@ class LedgerServer:
                 self.requests["plan", "failed"] += 1
                 log.warning("cannot adopt the snapshot yet", error=repr(error))
             await self._pay()
+            await self._keep_matches()
             await asyncio.sleep(PLAN_POLL_S)
             try:
                 self.prices.refresh()
@@ -128,6 +135,10 @@ class LedgerServer:
     def _read_plan(self, path: Path) -> Plan:
         snapshot = Snapshot.load(path)
         self._audience.attach(snapshot)
+        self._published = snapshot
+        if self._matcher is not None:
+            self._matcher.attach(snapshot)
+        self.prices.expect({x["id"]: x.get("price", "plain") for x in snapshot.meta["exchanges"]})
         return plan_of(snapshot)
 
     async def _adopt_current(self) -> None:
@@ -154,6 +165,8 @@ class LedgerServer:
                 raise RefusedError(405, "method", "GET or POST")
             if route == "m" and token:
                 await self._postback(token, scope, proto)
+            elif route == "match" and token:
+                await self._match(token, scope, proto)
             elif token and len(route) == 1:
                 await self._notice(route, token, scope, proto)
             else:
@@ -206,6 +219,33 @@ class LedgerServer:
             (new,) = await self.writer.book((notice,))
             self.requests["m", _RESULTS[new]] += 1
         proto.response_empty(204, [])
+
+    async def _match(self, name: str, scope: Any, proto: Any) -> None:
+        """/match/EXCHANGE: a browser on its way between us and an exchange (`dsp.ledger.match`)."""
+        async with self._making:
+            if self._matcher is None:
+                self._matcher = await asyncio.to_thread(Matcher, self.config)
+                if self._published is not None:
+                    self._matcher.attach(self._published)
+        done = self._matcher.answer(name, parse_query(scope.query_string), scope.headers.get("cookie") or "")
+        if done is None:
+            raise RefusedError(404, "path", "no such exchange")
+        self.requests["match", done.result] += 1
+        cookie = [("set-cookie", done.cookie)] if done.cookie else []
+        if done.location:
+            proto.response_empty(302, [("location", done.location), ("cache-control", "no-store"), *cookie])
+        else:
+            proto.response_bytes(200, [*PIXEL_HEADERS, *cookie], PIXEL)
+
+    async def _keep_matches(self) -> None:
+        """Write the matches that wait."""
+        if self._matcher is None:
+            return
+        try:
+            await asyncio.to_thread(self._matcher.table.flush)
+        except (StoreError, OSError) as error:
+            self.requests["match", "failed"] += 1
+            print(f"ledger: matches not written yet: {error}", file=sys.stderr, flush=True)
 
     def _owe(self, click: Notice) -> None:
         """A person goes to the landing page whatever happens here; the click is booked when that can be done."""
