@@ -40,6 +40,7 @@ ROUTES = (
         "Win, billing, loss, click, our pixel, conversion",
     ),
     ("ledger, 8090", "POST /notices", "Up to 10,000 notices, one a line"),
+    ("ledger, 8090", "GET /match/{exchange}", "Identity sync in a browser: their id and ours, where consent allows it"),
     ("ledger, 8090", "GET, POST /m/{partner}", "A measurement partner's postback, by its template in ledger.partners"),
     ("ledger, 8090", "GET /totals", "Everything booked, by account"),
     ("ledger, 8090", "GET /metrics, /healthz, /readyz", "Metrics; alive; the books are open"),

@@ -13,6 +13,7 @@ from dsp.cli import (
     audience,
     books,
     catalog,
+    certify,
     console,
     demo,
     doctor,
@@ -42,6 +43,7 @@ app.command("bidder")(roles.bidder)
 app.command("publisher")(roles.publisher)
 app.command("compile")(roles.compile_kernels)
 app.command("train")(train.train)
+app.command("certify")(certify.certify)
 app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
 app.command("report")(report.report)

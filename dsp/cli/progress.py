@@ -37,6 +37,11 @@ def people_bar(file: Path, *, quiet: bool) -> Iterator[Callable[[int, int], None
         yield tell
 
 
+def stderr_console() -> Console:
+    """Where bars are drawn."""
+    return Console(stderr=True)
+
+
 def _rows(file: Path) -> int | None:
     """How many rows a Parquet file has; None for anything else."""
     if file.suffix != ".parquet" or not file.exists():
