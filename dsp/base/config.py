@@ -159,6 +159,15 @@ class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sample: int = 100  # of the rest, one in so many, with how many were left out; 0: none
 
 
+class RetentionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """How long what is kept; `dsp retain` applies it, and `dsp serve` does so every hour. 0: for ever."""
+
+    decisions_days: float = 120.0  # the decision log: a conversion may come 90 days after its bid
+    decisions_gb: float = 100.0  # and at most so much of it, oldest first
+    outcomes_days: float = 400.0  # the outcome log, for training
+    people_days: float = 180.0  # events of the books say whose they were; at least as long as attribution looks back
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole tree."""
 
@@ -170,6 +179,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     console: ConsoleConfig = ConsoleConfig()
     rta: RtaConfig = RtaConfig()
     logs: LogsConfig = LogsConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     @property
     def root(self) -> Path:

@@ -92,7 +92,7 @@ def start_logging(config: LogsConfig, role: str, worker: str = "", stream: TextI
 def set_level(config: LogsConfig) -> None:
     """Take over another level while running."""
     logging.getLogger().setLevel(config.level.upper())
-    for chatty in ("httpx", "httpcore", "asyncio"):  # their INFO is a line per request
+    for chatty in ("httpx", "httpcore", "asyncio", "alembic"):  # their INFO is a line per request or start
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 

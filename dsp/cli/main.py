@@ -18,6 +18,7 @@ from dsp.cli import (
     demo,
     doctor,
     explain,
+    keep,
     ledger,
     model,
     report,
@@ -39,6 +40,9 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.command("top")(top.top)
+app.command("backup")(keep.backup)
+app.command("restore")(keep.restore)
+app.command("retain")(keep.retain)
 app.command("bidder")(roles.bidder)
 app.command("publisher")(roles.publisher)
 app.command("compile")(roles.compile_kernels)

@@ -22,6 +22,7 @@ log = logger(__name__)
 TICK_S = 0.25  # also how soon a change of the catalog is published
 RESTART_S = 1.0
 PEOPLE = 100_000
+RETAIN = "retain --every 3600"
 
 
 def serve(
@@ -81,7 +82,7 @@ class Serving:
         start_logging(self._config.logs, "serve")
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        for role in ("ledger", "bidder", "model follow", "console"):
+        for role in ("ledger", "bidder", "model follow", "console", RETAIN):
             self._start(role)
         bidder, ledger = self._config.bidder, self._config.ledger
         print(f"bids     http://{bidder.http_host}:{bidder.http_port}/bid/{{exchange}}", flush=True)
@@ -96,7 +97,13 @@ class Serving:
                 publish_if_changed(self._config)
                 self._tend()
         finally:
-            for role in ("console", "model follow", "bidder", "ledger"):  # the bidder's last notices find a ledger
+            for role in (
+                RETAIN,
+                "console",
+                "model follow",
+                "bidder",
+                "ledger",
+            ):  # the bidder's last notices find a ledger
                 self._end(role)
 
     def _stop(self, *_: object) -> None:
