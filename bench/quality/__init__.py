@@ -19,7 +19,7 @@ from typing import Any
 from bench.machine import facts
 from bench.quality.page import Page
 
-NAMES = ("ipinyou", "firstprice", "heads", "drift", "finance", "kernels")
+NAMES = ("ipinyou", "firstprice", "heads", "drift", "finance", "market", "kernels")
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "bench" / "out" / "quality"
 

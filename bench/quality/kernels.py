@@ -25,10 +25,11 @@ from dsp.model.context import HEADS
 from dsp.model.curves import MEDIA_SLOTS, X_EXCHANGES, prior_curves, save_curves
 from dsp.model.deep import UNITS
 from dsp.model.export import to_onnx
-from dsp.model.features import FEATURES, SPEC_HASH, F
+from dsp.model.features import FEATURES, SHARED, SPEC_HASH, F
 from dsp.model.manifest import MODEL_FILE, Manifest
 from dsp.model.network import Network
 from dsp.model.score import Scorer
+from dsp.model.winscale import KEYS, WinScale
 from dsp.openrtb.columns import I_REQ, I_WIDTH, R_WIDTH
 
 ROWS = 256
@@ -65,6 +66,14 @@ def saved(network: Network, directory: Path) -> Scorer:
     return Scorer.load(directory)
 
 
+def random_scale(rng: np.random.Generator) -> WinScale:
+    """What auctions go for by context, for every exchange and medium: the dearer way to a bid."""
+    log_ratio = np.linspace(-3.0, 3.0, 320)
+    mass = rng.dirichlet(np.full(321, 3.0), 8)
+    weights = np.append(rng.normal(0, 0.1, SHARED), np.log(1.5e6))
+    return WinScale(weights, (12.0, 16.0), np.exp(log_ratio), mass, rng.integers(0, 8, KEYS))
+
+
 def price_call(rng: np.random.Generator) -> Callable[[], object]:
     """The pricing kernel on ROWS first-price candidates of 64 requests."""
     line_items, requests = 500, 64
@@ -85,13 +94,14 @@ def price_call(rng: np.random.Generator) -> Callable[[], object]:
     curves = np.stack(
         [rng.uniform(1, 4, (X_EXCHANGES, MEDIA_SLOTS)), rng.uniform(3e5, 4e6, (X_EXCHANGES, MEDIA_SLOTS))], 2
     )
-    wins = win_table(curves)
+    wins = win_table(curves, random_scale(rng))
+    features = np.clip(rng.normal(0, 1, (ROWS, F)), -4, 4).astype(np.float32)
     value, bid, surplus = np.zeros(ROWS), np.zeros(ROWS, np.int64), np.zeros(ROWS)
     args = (
         ROWS, cand, p, imp, np.zeros((requests, R_WIDTH), np.int64), q, li_v, np.full(line_items, 2e7),
-        np.ones(line_items), np.zeros(line_items, np.uint8), np.ones(1), rng.uniform(0.3, 1.2, line_items), wins.curve,
-        wins.value, wins.bid, wins.chance, 10_000, np.ones((line_items, 5), np.float32),
-            value, bid, surplus,
+        np.ones(line_items), np.zeros(line_items, np.uint8), np.ones(1), rng.uniform(0.3, 1.2, line_items),
+        np.arange(1, 4), wins.curve, wins.value, wins.bid, wins.chance, wins.scaled, wins.weights, *wins.reach,
+        features, 10_000, np.ones((line_items, 5), np.float32), value, bid, surplus,
     )  # fmt: skip
     price(*args)
     if (bid > 0).mean() < 0.5:

@@ -29,7 +29,7 @@ from dsp.bidder.rank import (
     C_MEDIA,
 )
 from dsp.bidder.reason import P_BUDGET, P_FLOOR, P_VALUE
-from dsp.bidder.wintable import best_bid, chance_of
+from dsp.bidder.wintable import best_bid, chance_of, scale_of
 from dsp.catalog.layout import (
     LI_CURRENCY,
     LIV_EAD,
@@ -98,10 +98,16 @@ def price(
     fixed_bid: U8,
     cur_usd: F64,
     multiplier: F64,
+    exchange_ids: I64,
     curve: I64,
     table_value: F64,
     table_bid: F64,
     table_chance: F64,
+    scaled: int,
+    scale_weights: F32,
+    scale_low: float,
+    scale_high: float,
+    features: F32,
     min_bid_cpm: int,
     factor: F32,
     value: F64,
@@ -111,9 +117,11 @@ def price(
     """Fill per candidate: ``value`` (account currency), ``bid_cpm`` (CPM micros, bid currency), ``surplus`` (USD).
 
     ``p`` float32[n, 5] head probabilities. Of line items: ``li_v`` float64[L, LIV_WIDTH], ``cap`` float64[L] the most
-    to bid in CPM micros of USD, ``account_usd`` float64[L], ``fixed_bid`` uint8[L]. ``curve`` and the tables are a
-    `dsp.bidder.wintable.WinTable`; ``factor`` float32[L, 5] multiplies the heads' odds (`dsp.model.correction`).
+    to bid in CPM micros of USD, ``account_usd`` float64[L], ``fixed_bid`` uint8[L]. ``exchange_ids`` are
+    the exchanges' public ids, ``curve`` to ``scale_high`` a `dsp.bidder.wintable.WinTable`, ``features`` float32[n, F]
+    say an auction's scale. ``factor`` float32[L, 5] multiplies the heads' odds (`dsp.model.correction`).
     """
+    scale_imp, imp_scale = np.int64(-1), 1.0  # the imp whose scale is known
     for a in range(n):
         row = cand[a]
         li = row[C_LI]
@@ -137,14 +145,21 @@ def price(
         if floor_usd > worth_usd or floor_usd > cap_usd:
             q[r, Q_REASON] = max(q[r, Q_REASON], P_FLOOR)
             continue
-        t = curve[min(req[r, R_EXCHANGE], curve.shape[0] - 1), media_slot(row[C_MEDIA])]
+        t = curve[min(exchange_ids[req[r, R_EXCHANGE]], curve.shape[0] - 1), media_slot(row[C_MEDIA])]
+        scale = 1.0
+        if t >= scaled:
+            if row[C_IMP] != scale_imp:
+                scale_imp = row[C_IMP]
+                imp_scale = scale_of(features[a], scale_weights, scale_low, scale_high)
+            scale = imp_scale
         chance = -1.0  # still to be looked up
         if row[C_AT] == FIXED_PRICE_DEAL:
             bid_usd = floor_usd if floor_usd > 0 else worth_usd
         elif fixed or row[C_AT] == 2:
             bid_usd = worth_usd
         else:
-            bid_usd, chance = best_bid(table_value[t], table_bid[t], table_chance[t], worth_usd)
+            bid_usd, chance = best_bid(table_value[t], table_bid[t], table_chance[t], worth_usd / scale)
+            bid_usd *= scale
         limited = min(max(bid_usd, floor_usd), cap_usd)
         cpm = quantize_cpm(np.int64(limited / usd_bid))
         floor_bid = np.int64(np.ceil(floor_usd / usd_bid - 1e-6))
@@ -155,7 +170,7 @@ def price(
             continue
         bid_cpm[a] = cpm
         if chance < 0.0 or limited != bid_usd:
-            chance = chance_of(table_bid[t], table_chance[t], cpm * usd_bid)
+            chance = chance_of(table_bid[t], table_chance[t], cpm * usd_bid / scale)
         surplus[a] = (worth_usd - cpm * usd_bid) * chance + 1e-9 * worth_usd
 
 

@@ -32,7 +32,7 @@ class Loaded:
     @classmethod
     def of(cls, scorer: Scorer) -> Loaded:
         """Derive the tables."""
-        return cls(scorer, win_table(scorer.win_curve))
+        return cls(scorer, win_table(scorer.win_curve, scorer.win_scale))
 
 
 class Rollout:

@@ -3,10 +3,14 @@
 A model's curves (`dsp.model.curves`, parameters k and c) are laid out on a geometric grid of bids once when the model
 is loaded, and their envelopes taken (`dsp.control.landscape`): shading a value is then one binary search, without a
 logarithm. The grid costs less than 2e-3 of the best surplus (a test says so).
+
+Where the model brings what auctions go for by context (`dsp.model.winscale`), an exchange's table is in bids over the
+scale of the auction at hand: the bid best for a value is scale * b0(value / scale).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +18,12 @@ import numpy.typing as npt
 
 from dsp.base.kernel import inlined
 from dsp.control.landscape import envelope, place
+from dsp.model.features import SHARED
+from dsp.model.winscale import WinScale
 
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
 
 CELLS = 320
 _FROM, _TO = -5.5, 4.1  # of ln(bid / c)
@@ -25,31 +32,75 @@ _REACH = 14.0  # and of k times it: beyond, a chance is within 1e-6 of none or o
 
 @dataclass(frozen=True)
 class WinTable:
-    """``curve`` int64[X, MEDIA_SLOTS]: row of the tables ``value``, ``bid``, ``chance`` float64[n, CELLS].
+    """``curve`` int64[X, MEDIA_SLOTS] by public id of the exchange: row of the tables ``value``, ``bid``, ``chance``
+    float64[n, CELLS].
 
     In a row, values from ``value[j]`` to ``value[j + 1]`` are best bid ``bid[j]`` for, which wins with ``chance[j]``;
-    CPM micros of USD. The rest of a row is infinite, with the last chance.
+    CPM micros of USD. The rest of a row is infinite, with the last chance. Rows from ``scaled`` on are in units of the
+    auction's own scale, exp(``weights`` float32[SHARED + 1] . (features, 1)) held in ``reach``.
     """
 
     curve: I64
     value: F64
     bid: F64
     chance: F64
+    scaled: int
+    weights: F32
+    reach: tuple[float, float]
 
 
-def win_table(curves: F64) -> WinTable:
-    """The tables of float64[X, MEDIA_SLOTS, 2] curves (k, c)."""
+def win_table(curves: F64, scale: WinScale | None = None) -> WinTable:
+    """The tables of float64[X, MEDIA_SLOTS, 2] curves (k, c), and of a ``scale`` where it has them."""
+    table = _parametric(curves)
+    if scale is None:
+        return table
+    value, bid, chance = _laid_out(len(scale.mass))
+    for i, mass in enumerate(scale.mass):
+        _lay_out(mass, scale.ratio, value[i], bid[i], chance[i])
+    n, row = len(table.value), scale.row.reshape(table.curve.shape)
+    return WinTable(
+        np.where(row >= 0, row + n, table.curve),
+        np.concatenate((table.value, value)),
+        np.concatenate((table.bid, bid)),
+        np.concatenate((table.chance, chance)),
+        n,
+        scale.weights.astype(np.float32),
+        scale.reach,
+    )
+
+
+def _parametric(curves: F64) -> WinTable:
     rows, which = np.unique(curves.reshape(-1, 2), axis=0, return_inverse=True)
-    value, bid = (np.full((len(rows), CELLS), np.inf) for _ in range(2))
-    chance = np.zeros((len(rows), CELLS))
+    value, bid, chance = _laid_out(len(rows))
     for i, (k, c) in enumerate(rows):
         log_ratio = np.linspace(max(_FROM, -_REACH / k), min(_TO, _REACH / k), CELLS)
         reached = 1.0 / (1.0 + np.exp(-k * log_ratio))
         mass = np.diff(reached, prepend=0.0, append=1.0)
-        found = envelope(mass, c * np.exp(log_ratio), bid[i], chance[i], value[i])
-        bid[i, found:] = np.inf
-        chance[i, found:] = chance[i, found - 1]
-    return WinTable(which.reshape(curves.shape[:2]).astype(np.int64), value, bid, chance)
+        _lay_out(mass, c * np.exp(log_ratio), value[i], bid[i], chance[i])
+    curve = which.reshape(curves.shape[:2]).astype(np.int64)
+    return WinTable(curve, value, bid, chance, len(rows), np.zeros(SHARED + 1, np.float32), (0.0, 0.0))
+
+
+def _laid_out(rows: int) -> tuple[F64, F64, F64]:
+    """(value, bid, chance), empty."""
+    return np.full((rows, CELLS), np.inf), np.full((rows, CELLS), np.inf), np.zeros((rows, CELLS))
+
+
+def _lay_out(mass: F64, grid: F64, value: F64, bid: F64, chance: F64) -> None:
+    """Fill one row with the envelope of a mass over a grid of bids."""
+    found = envelope(mass, grid, bid, chance, value)
+    bid[found:] = np.inf
+    chance[found:] = chance[found - 1]
+
+
+@inlined
+def scale_of(features: F32, weights: F32, low: float, high: float) -> float:
+    """What an auction with ``features`` float32[F] goes for, CPM micros of USD."""
+    n = weights.shape[0] - 1
+    total = weights[n]
+    for k in range(n):
+        total += features[k] * weights[k]
+    return math.exp(min(max(np.float64(total), low), high))
 
 
 @inlined

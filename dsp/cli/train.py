@@ -21,6 +21,7 @@ def train(
     from dsp.catalog.publish import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
     from dsp.control.wincurve import fit_win_curve
+    from dsp.control.winscale import fit_win_scale
     from dsp.model.bootstrap import bootstrap_model
     from dsp.model.manifest import Manifest
     from dsp.model.registry import ModelError
@@ -35,7 +36,13 @@ def train(
                 fail("nothing is published: run `dsp catalog apply FILE` first")
             snapshot = Snapshot.load(published)
             path = run(
-                config, seed=seed, snapshot=snapshot, fit_win_curve=fit_win_curve, shadow=shadow, progress=not as_json
+                config,
+                seed=seed,
+                snapshot=snapshot,
+                fit_win_curve=fit_win_curve,
+                fit_win_scale=fit_win_scale,
+                shadow=shadow,
+                progress=not as_json,
             )
         manifest = Manifest.load(path)
     if as_json:

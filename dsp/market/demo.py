@@ -30,6 +30,7 @@ from dsp.catalog.records import Catalog
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import apply_file, load_catalog, open_catalog
 from dsp.control.wincurve import fit_win_curve
+from dsp.control.winscale import fit_win_scale
 from dsp.ledger.accounts import LINE_ITEM
 from dsp.ledger.database import open_database
 from dsp.ledger.schema import ENTRIES, ENTRY_CHARGE
@@ -175,7 +176,7 @@ class Demo:
             f"{summary.requests:,} simulated auctions, {summary.wins:,} won, {summary.outcomes['click']:,} clicks, "
             f"{summary.outcomes['applied']:,} applications, {summary.outcomes['approved']:,} approved",
         )
-        path = train(self.config, snapshot=snapshot, fit_win_curve=fit_win_curve)
+        path = train(self.config, snapshot=snapshot, fit_win_curve=fit_win_curve, fit_win_scale=fit_win_scale)
         manifest = Manifest.load(path)
         current = current_dir(self.config)
         text = ", ".join(f"{head} AUC {m.auc:.2f}" for head, m in manifest.metrics.items() if m.auc is not None)

@@ -55,6 +55,14 @@ def render_card(
         "ECE is the mean gap between prediction and outcome over ten groups; predicted / observed is 1 when right.</p>",
         _table(manifest),
     ]
+    if any(m.effective > 0 for m in manifest.metrics.values()):
+        parts += [
+            "<h2>For all that was bid on</h2><p class=note>Only what was won is labelled, and it is no fair sample of "
+            "what was bid on. Each row learned from counts one over its chance to be won and to show its creative, up "
+            "to the clip; so weighted, so many equal rows would say as much. Predicted / observed is weighted "
+            "likewise.</p>",
+            _weights_table(manifest),
+        ]
     if worth is not None and len(worth[0]) >= DECILES:
         parts += [
             "<h2>Value by decile</h2><p class=note>Held-out impressions by predicted value, best first: what they were "
@@ -84,6 +92,18 @@ def _table(manifest: Manifest) -> str:
     head = "".join(f"<th>{title}</th>" for title in titles)
     rows = "".join(_row(name, metrics) for name, metrics in manifest.metrics.items())
     return f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>"
+
+
+def _weights_table(manifest: Manifest) -> str:
+    """What the weights against winner's bias came to."""
+    titles = ("head", "rows learned from", "as many as", "clip, times the average", "pred. / obs. of all bids")
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    rows = []
+    for name, m in manifest.metrics.items():
+        ratio = "-" if m.weighted_ratio is None else f"{m.weighted_ratio:.4f}"
+        cells = (name, f"{m.rows - m.holdout_rows:,}", f"{m.effective:,.0f}", f"{m.clip:.1f}", ratio)
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return f"<div class=wide><table><tr>{head}</tr>{''.join(rows)}</table></div>"
 
 
 def _row(name: str, m: HeadMetrics) -> str:

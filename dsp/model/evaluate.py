@@ -15,6 +15,7 @@ from dsp.model.manifest import HeadMetrics
 from dsp.model.network import Network
 from dsp.model.quality import auc, calibration_ratio, expected_calibration_error, log_loss
 from dsp.model.score import Scorer
+from dsp.model.weights import Weighted, clipped
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -29,7 +30,7 @@ _ENOUGH = 50  # positives for the log loss to be worth a verdict
 @dataclass(frozen=True)
 class Judged:
     """One head's population: ``rows``, ``positives``, the rate among rows that were not held out, and the held-out
-    rows' predictions ``p`` and labels ``y`` (float64[k]).
+    rows' predictions ``p``, labels ``y`` and, where they have some, weights (float64[k]).
     """
 
     rows: int
@@ -37,10 +38,12 @@ class Judged:
     base_rate: float
     p: F64
     y: F64
+    weight: F64 | None = None
 
-    def metrics(self, family: str) -> HeadMetrics:
-        """The numbers of the manifest."""
+    def metrics(self, family: str, weighted: Weighted | None = None) -> HeadMetrics:
+        """The numbers of the manifest; ``weighted`` is what the weights of the rows learned from came to."""
         p, y = self.p, self.y
+        of_all = None if self.weight is None or not self.weight @ y > 0 else float(self.weight @ p / (self.weight @ y))
         return HeadMetrics(
             rows=self.rows,
             positives=self.positives,
@@ -54,17 +57,26 @@ class Judged:
             ece=expected_calibration_error(p, y),
             calibration_ratio=calibration_ratio(p, y),
             family=family,
+            effective=0.0 if weighted is None else weighted.effective,
+            clip=0.0 if weighted is None else weighted.clip,
+            weighted_ratio=of_all,
         )
 
 
-def judge(network: Network, x: F32, labels: Labels, held: npt.NDArray[np.bool_]) -> list[Judged]:
-    """Every head on the rows of its population that are ``held`` (bool[n]) out; ``x`` float32[n, f] are all rows."""
+def judge(
+    network: Network, x: F32, labels: Labels, held: npt.NDArray[np.bool_], weight: F64 | None = None
+) -> list[Judged]:
+    """Every head on the rows of its population that are ``held`` (bool[n]) out; ``x`` float32[n, f] are all rows and
+    ``weight`` float64[n] what each stands for (`dsp.model.weights.inverse_chance`).
+    """
     out = []
     for h in range(len(HEADS)):
         rows, y = labels.of(h)
         keep = held[rows]
         base_rate = float(y[~keep].mean()) if not keep.all() else 0.5
-        out.append(Judged(len(y), int(y.sum()), base_rate, network.predict(x[rows[keep]])[:, h], y[keep]))
+        p = network.predict(x[rows[keep]])[:, h]
+        stands_for = None if weight is None else clipped(weight[rows[keep]])[0]
+        out.append(Judged(len(y), int(y.sum()), base_rate, p, y[keep], stands_for))
     return out
 
 

@@ -23,6 +23,9 @@ class HeadMetrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     ``auc`` and ``log_loss`` are None where the hold-out has no positive or no negative; ``calibration_ratio`` is
     predicted over observed positives; ``ece`` the expected calibration error over ten equal-count bins.
+
+    ``effective`` equally weighted rows say as much as the rows that were learned from, no row counts more than ``clip``
+    average ones, and ``weighted_ratio`` is the calibration ratio over all that was bid on (`dsp.model.weights`).
     """
 
     rows: int
@@ -37,6 +40,9 @@ class HeadMetrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ece: float | None
     calibration_ratio: float | None
     family: str  # "prior", "linear", "linear+mlp"
+    effective: float = 0.0
+    clip: float = 0.0
+    weighted_ratio: float | None = None
 
 
 class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

@@ -19,6 +19,7 @@ from dsp.model.curves import Curves, load_curves
 from dsp.model.features import SPEC_HASH, F
 from dsp.model.manifest import INPUT, MODEL_FILE, OUTPUT, Manifest
 from dsp.model.registry import ModelError
+from dsp.model.winscale import WinScale, load_win_scale
 
 F32 = npt.NDArray[np.float32]
 
@@ -29,9 +30,10 @@ MAX_ROWS = 64 * 24 * 8  # every request of a batch with the most imps and the de
 class Scorer:
     """A loaded model version. ``rows`` float32[MAX_ROWS, F] is where the caller builds features."""
 
-    def __init__(self, manifest: Manifest, model: bytes, win_curve: Curves) -> None:
+    def __init__(self, manifest: Manifest, model: bytes, win_curve: Curves, win_scale: WinScale | None = None) -> None:
         """Make the session and bind the buffers. Raises `ModelError` for a graph of another shape."""
         self.manifest = manifest
+        self.win_scale = win_scale  # where it has a table, instead of the curve
         self.win_curve = win_curve  # float64[X_EXCHANGES, MEDIA_SLOTS, 2] of (k, c), see dsp.model.curves
         self._session = _session(model, manifest)
         self.rows: F32 = np.zeros((MAX_ROWS, F), np.float32)
@@ -47,7 +49,7 @@ class Scorer:
             model = path.read_bytes()
         except OSError as error:
             raise ModelError(f"{path}: {error}") from error
-        return cls(manifest, model, load_curves(model_dir))
+        return cls(manifest, model, load_curves(model_dir), load_win_scale(model_dir))
 
     @property
     def version(self) -> int:

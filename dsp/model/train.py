@@ -11,6 +11,7 @@ import datetime as dt
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,26 @@ from dsp.model.context import HEADS
 from dsp.model.curves import MEDIA_SLOTS, PRIOR, X_EXCHANGES, Curves, load_curves, prior_curves, save_curves
 from dsp.model.evaluate import PARITY, Judged, gates, judge, parity
 from dsp.model.export import to_onnx
-from dsp.model.features import FEATURES, SPEC_HASH
+from dsp.model.features import FEATURES, SHARED, SPEC_HASH
 from dsp.model.heads import FOLDS, Trained, subsample, train_heads
 from dsp.model.labels import Labels, join_labels, learned_horizons
 from dsp.model.logistic import Sample
 from dsp.model.manifest import MODEL_FILE, Manifest
 from dsp.model.network import Network
 from dsp.model.registry import ModelError, current_dir, save_version
+from dsp.model.weights import Weighted, clipped, inverse_chance
+from dsp.model.winscale import KEYS, WinScale, better, load_win_scale, save_win_scale
 
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 FitWinCurve = Callable[[F64, Bool, F64, I64, int, tuple[float, float]], F64]
 """`dsp.control.wincurve.fit_win_curve`; handed in, because `model` may not import `control`."""
+
+FitWinScale = Callable[[F32, F64, Bool, F64, I64, int], tuple[F64, tuple[float, float], F64, F64, I64] | None]
+"""`dsp.control.winscale.fit_win_scale`; handed in likewise."""
 
 HOLDOUT = 0.2
 
@@ -68,6 +75,7 @@ def train(
     horizon_ms: Mapping[str, int] | None = None,
     snapshot: Snapshot | None = None,
     fit_win_curve: FitWinCurve | None = None,
+    fit_win_scale: FitWinScale | None = None,
     shadow: bool = False,
     progress: bool = False,
 ) -> Path:
@@ -75,7 +83,8 @@ def train(
 
     ``seed`` defaults to the config's; ``since_ms`` leaves out older decisions, ``horizon_ms`` too young ones per head
     (`join_labels`; default: as long as 99 % of the positives took, `learned_horizons`). ``fit_win_curve`` learns the
-    curves too (``snapshot`` gives its currencies); without it the current model's are kept. The new model is made
+    curves too (``snapshot`` gives its currencies), ``fit_win_scale`` what auctions go for by context; without
+    ``fit_win_curve`` the current model's are kept. The new model is made
     current, with ``shadow`` set beside the current one, unless ``Manifest.load(path).refused`` says why not. Raises
     `ModelError` where the logs hold no decision made under this build's features.
     """
@@ -93,13 +102,22 @@ def train(
         horizon_ms = learned_horizons(decisions, outcomes) if horizon_ms is None else horizon_ms
         labels = join_labels(decisions, outcomes, horizon_ms)
         report("learning the win curve", 0.1)
-        curves = _curves(config, decisions, labels, snapshot, fit_win_curve)
         share = hash_share(decisions["bid_id"], seed)
-        trained = _train(decisions, labels, share, seed, lambda done: report("training", 0.15 + 0.75 * done))
+        if fit_win_curve is None:
+            curves, scale = _kept_curves(config)
+        else:
+            auctions = settled_auctions(decisions, labels, snapshot)
+            curves = auctions.curves(fit_win_curve)
+            scale = auctions.scale(fit_win_scale, curves, share < HOLDOUT) if fit_win_scale is not None else None
+        usd, key = bid_usd_cpm(decisions, snapshot), auction_key(decisions)
+        weight = inverse_chance(decisions, usd, key, curves, scale)
+        trained, weighted = _train(
+            decisions, labels, share, weight, seed, lambda done: report("training", 0.15 + 0.75 * done)
+        )  # fmt: skip
         report("evaluating", 0.9)
-        judged = judge(trained.network, decisions["features"], labels, share < HOLDOUT)
+        judged = judge(trained.network, decisions["features"], labels, share < HOLDOUT, weight)
         worth = _worth(trained.network, decisions, labels, share < HOLDOUT, snapshot)
-        path = _save(config, trained, judged, curves, decisions, seed, worth)
+        path = _save(config, trained, weighted, judged, (curves, scale), decisions, seed, worth)
         report("done", 1.0)
     manifest = Manifest.load(path)
     if not manifest.refused:
@@ -120,37 +138,45 @@ def hash_share(bid_id: npt.NDArray[np.uint64], seed: int) -> F64:
 
 
 def _train(
-    decisions: Mapping[str, Any], labels: Labels, share: F64, seed: int, tick: Callable[[float], None]
-) -> Trained:
-    """The heads, on the rows that are not held out."""
+    decisions: Mapping[str, Any], labels: Labels, share: F64, weight: F64, seed: int, tick: Callable[[float], None]
+) -> tuple[Trained, list[Weighted]]:
+    """The heads, on the rows that are not held out, each for the bids it stands for."""
     rng = np.random.default_rng(seed)
     fold = np.minimum((share - HOLDOUT) / (1.0 - HOLDOUT) * FOLDS, FOLDS - 1).astype(np.int64)
-    samples, folds = [], []
+    samples, folds, weighted = [], [], []
+    stands_for = np.empty(len(share))
     for h in range(len(HEADS)):
         rows, y = labels.of(h)
         inside = share[rows] >= HOLDOUT
-        rows, y, weight = subsample(rows[inside], y[inside], rng)
-        samples.append(Sample(decisions["features"][rows], y, weight))
+        rows, y = rows[inside], y[inside]
+        stands_for[rows], told = clipped(weight[rows])
+        weighted.append(told)
+        rows, y, sampled = subsample(rows, y, rng)
+        samples.append(Sample(decisions["features"][rows], y, sampled * stands_for[rows]))
         folds.append(fold[rows])
-    return train_heads(samples, folds, prior_network(), seed, tick)
+    return train_heads(samples, folds, prior_network(), seed, tick), weighted
 
 
 def _save(
     config: Config,
     trained: Trained,
+    weighted: Sequence[Weighted],
     judged: Sequence[Judged],
-    curves: Curves,
+    wins: tuple[Curves, WinScale | None],
     decisions: Mapping[str, Any],
     seed: int,
     worth: tuple[F64, F64] | None,
 ) -> Path:
     """Write the version, the gates' verdict included."""
-    metrics = {head: j.metrics(family) for head, j, family in zip(HEADS, judged, trained.families, strict=True)}
+    of_heads = zip(HEADS, judged, trained.families, weighted, strict=True)
+    metrics = {head: j.metrics(family, told) for head, j, family, told in of_heads}
 
     def write(directory: Path, version: int) -> None:
         name = f"model-{version:06d}"
         directory.joinpath(MODEL_FILE).write_bytes(to_onnx(trained.network, name))
-        save_curves(directory, curves)
+        save_curves(directory, wins[0])
+        if wins[1] is not None:
+            save_win_scale(directory, wins[1])
         manifest = Manifest(
             version=version,
             name=name,
@@ -194,24 +220,54 @@ def _worth(
     return brought(reached, offer) * usd, brought(came, offer) * usd
 
 
-def _curves(
-    config: Config,
-    decisions: Mapping[str, Any],
-    labels: Labels,
-    snapshot: Snapshot | None,
-    fit_win_curve: FitWinCurve | None,
-) -> Curves:
-    """Win curves per exchange and medium from the settled bids, in USD."""
-    if fit_win_curve is None:
-        current = current_dir(config)
-        return prior_curves() if current is None else load_curves(current)
-    rows = labels.settled
-    slot = np.log2(np.maximum(decisions["media"][rows], 1)).astype(np.int64)
-    key = np.minimum(decisions["exchange"][rows].astype(np.int64), X_EXCHANGES - 1) * MEDIA_SLOTS + slot
-    usd = bid_usd_cpm(decisions, snapshot)[rows]
-    price = labels.price[rows] * usd / decisions["bid_cpm_micros"][rows]
-    fitted = fit_win_curve(usd, labels.won[rows], price, key, X_EXCHANGES * MEDIA_SLOTS, PRIOR)
-    return fitted.reshape(X_EXCHANGES, MEDIA_SLOTS, 2)
+@dataclass(frozen=True)
+class Auctions:
+    """The bids whose auction is settled, in log order: ``row`` int64[n] of the decisions, ``bid`` and ``price`` to win
+    float64[n] in CPM micros of USD (NaN where it was not told), ``won`` bool[n], ``key`` int64[n] exchange *
+    MEDIA_SLOTS + medium, and the features ``x`` float32[n, F].
+    """
+
+    row: I64
+    bid: F64
+    won: Bool
+    price: F64
+    key: I64
+    x: F32
+
+    def curves(self, fit: FitWinCurve) -> Curves:
+        """Win curves per exchange and medium."""
+        return fit(self.bid, self.won, self.price, self.key, KEYS, PRIOR).reshape(X_EXCHANGES, MEDIA_SLOTS, 2)
+
+    def scale(self, fit: FitWinScale, curves: Curves, held: Bool) -> WinScale | None:
+        """Prices by context, where on the decisions ``held`` out they say more than ``curves``; None elsewhere."""
+        out = held[self.row]
+        learned = fit(
+            self.x[~out, :SHARED], self.bid[~out], self.won[~out], self.price[~out], self.key[~out], KEYS
+        )  # fmt: skip
+        if learned is None:
+            return None
+        found = WinScale(*learned)
+        flat = curves.reshape(KEYS, 2)
+        return found if better(found, flat, self.x[out], self.bid[out], self.won[out], self.key[out]) else None
+
+
+def settled_auctions(decisions: Mapping[str, Any], labels: Labels, snapshot: Snapshot | None) -> Auctions:
+    """What the logs say of auctions."""
+    row = np.flatnonzero(labels.settled)
+    usd = bid_usd_cpm(decisions, snapshot)[row]
+    price = labels.price[row] * usd / decisions["bid_cpm_micros"][row]
+    return Auctions(row, usd, labels.won[row], price, auction_key(decisions)[row], decisions["features"][row])
+
+
+def auction_key(decisions: Mapping[str, Any]) -> I64:
+    """exchange * MEDIA_SLOTS + medium, int64[n]."""
+    slot = np.log2(np.maximum(decisions["media"], 1)).astype(np.int64)
+    return np.minimum(decisions["exchange"].astype(np.int64), X_EXCHANGES - 1) * MEDIA_SLOTS + slot
+
+
+def _kept_curves(config: Config) -> tuple[Curves, WinScale | None]:
+    current = current_dir(config)
+    return (prior_curves(), None) if current is None else (load_curves(current), load_win_scale(current))
 
 
 def bid_usd_cpm(decisions: Mapping[str, Any], snapshot: Snapshot | None) -> F64:

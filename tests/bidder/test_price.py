@@ -22,6 +22,7 @@ from dsp.catalog.layout import (
     LIV_PAYOUT_CLICK,
     LIV_WIDTH,
 )
+from dsp.model.features import F
 from dsp.openrtb.columns import I_REQ, I_WIDTH, R_TEST, R_WIDTH
 
 
@@ -59,16 +60,20 @@ class Auction:
             for b in rows
         ]
 
-    def price(self, p: list[float], multiplier: float = 1.0) -> tuple[float, int]:
-        """(value, bid CPM micros) of the first candidate."""
+    def price(self, p: list[float], multiplier: float = 1.0, dear_exchange: int = 63) -> tuple[float, int]:
+        """(value, bid CPM micros) of the first candidate, offered by exchange 1."""
         value, bid, surplus = np.zeros(9), np.zeros(9, np.int64), np.zeros(9)
-        wins = win_table(np.tile(np.array([2.0, 2e6]), (64, 4, 1)))
+        curves = np.tile(np.array([2.0, 2e6]), (64, 4, 1))
+        curves[dear_exchange] = 8.0, 4e6
+        wins = win_table(curves)
         line_items = len(self.li_i)
         price(
             1, self.cand, np.array([p], np.float32), self.imp, self.req, self.q, self.li_v,
             self.li_i[:, LI_MAX_BID].astype(np.float64), np.ones(line_items),
-            self.li_i[:, LI_STRATEGY].astype(np.uint8), np.ones(1), np.full(line_items, multiplier), wins.curve,
-            wins.value, wins.bid, wins.chance, 10_000, np.ones((line_items, 5), np.float32),
+            self.li_i[:, LI_STRATEGY].astype(np.uint8), np.ones(1), np.full(line_items, multiplier),
+            np.array([1]), wins.curve,
+            wins.value, wins.bid, wins.chance, wins.scaled, wins.weights, *wins.reach, np.zeros((1, F), np.float32),
+            10_000, np.ones((line_items, 5), np.float32),
             value, bid, surplus,
         )  # fmt: skip
         return float(value[0]), int(bid[0])
@@ -94,6 +99,16 @@ def test_second_price_bids_the_whole_value_and_first_price_less() -> None:
             assert bid == pytest.approx(5_000_000, abs=2000)
         else:
             assert 0 < bid < 4_900_000
+
+
+def test_the_win_curve_is_that_of_the_exchanges_public_id() -> None:
+    """As the log names it, and training learns it; not that of its place in the catalog."""
+    auction = Auction(1, 1, [[0]])
+    auction.li_i[0, [LI_STRATEGY, LI_MAX_BID]] = 0, 50_000_000
+    auction.li_v[0, LIV_PAYOUT_CLICK] = 1.0
+    usual, first, own = (auction.price([0.006, 0, 0, 0, 0], 1.0, x)[1] for x in (63, 0, 1))
+    assert first == usual
+    assert own > 1.3 * usual
 
 
 def test_a_bid_is_never_above_the_line_items_maximum_nor_below_the_floor() -> None:

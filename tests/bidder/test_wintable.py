@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsp.bidder.wintable import CELLS, best_bid, chance_of, win_table
+from dsp.bidder.wintable import CELLS, best_bid, chance_of, scale_of, win_table
 from dsp.control.wincurve import K_MAX, K_MIN, shade_cpm, win_probability
+from dsp.model.features import SHARED, F
+from dsp.model.winscale import KEYS, WinScale
 
 C = 1_300_000.0
 
@@ -49,3 +51,28 @@ def test_a_worth_below_the_table_bids_half_of_itself() -> None:
     assert best_bid(value, bid, chance, 10.0)[0] == 5.0
     assert 0 < chance_of(bid, chance, 5.0) < chance[0]
     assert np.isfinite(value).sum() <= CELLS
+
+
+def test_a_table_by_context_shades_as_the_curve_around_the_auctions_own_price() -> None:
+    ratio = np.geomspace(0.05, 20.0, 320)
+    mass = np.diff(1.0 / (1.0 + ratio**-3.0), prepend=0.0, append=1.0)[None]
+    weights = np.zeros(SHARED + 1)
+    weights[2], weights[-1] = 0.7, np.log(C)
+    row = np.full(KEYS, -1, np.int64)
+    row[2 * 4 + 1] = 0
+    table = win_table(
+        np.tile(np.array([2.0, 1_500_000.0]), (64, 4, 1)), WinScale(weights, (10.0, 17.0), ratio, mass, row)
+    )
+    at = table.curve[2, 1]
+    assert at == table.scaled
+    assert (table.curve != at).sum() == KEYS - 1  # elsewhere the parametric curve
+    features = np.zeros(F, np.float32)
+    features[2] = 2.0
+    scale = scale_of(features, table.weights, *table.reach)
+    assert scale == pytest.approx(C * np.exp(1.4), rel=1e-5)
+    for worth in scale * np.geomspace(0.3, 5.0, 30):
+        bid, chance = best_bid(table.value[at], table.bid[at], table.chance[at], worth / scale)
+        assert bid * scale == pytest.approx(shade_cpm(worth, 0.0, 3.0, scale), rel=0.03)
+        assert chance == pytest.approx(win_probability(bid * scale, 3.0, scale), abs=1e-6)
+    features[2] = 1e9
+    assert scale_of(features, table.weights, *table.reach) == pytest.approx(np.exp(17.0))
