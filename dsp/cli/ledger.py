@@ -97,6 +97,31 @@ def adjust(
     print("booked" if posted else f"nothing done: {key} was booked before")
 
 
+@app.command()
+def migrate(
+    context: typer.Context,
+    to: Annotated[str, typer.Option(help="An earlier shape of the tables, 0005 say, for an older release.")] = "",
+) -> None:
+    """Bring the books' tables to today's shape, or back to an earlier one. A ledger at work on them is fenced first.
+
+    Starting a ledger does the first of it, too: begin the older release with nothing of this one running.
+    """
+    from dsp.ledger.books import Books
+    from dsp.ledger.database import connect, go_back, revision_of, revisions
+
+    config = config_of(context)
+    where = config.ledger.database or config.path("ledger.db")
+    with refusing(ValueError):
+        if to and to not in revisions():
+            raise ValueError(f"{to!r} is none of {', '.join(revisions())}")
+        Books.open(where, config.ledger).close()  # today's shape, fenced, reports whole
+        engine = connect(where)
+        if to:
+            go_back(engine, to)
+        print(f"the books' tables are those of {revision_of(engine)}")
+        engine.dispose()
+
+
 def order(config: Config, body: dict[str, Any]) -> dict[str, Any]:
     """Send an order to the running ledger. What it refuses ends the command."""
     data = msgspec.json.encode({**body, "at_s": time.time()})

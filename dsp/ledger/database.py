@@ -1,5 +1,5 @@
 """How the books' database is opened: SQLite by default, PostgreSQL by one setting; every commit on disk before it is
-acknowledged. An empty database gets today's tables, an older one is migrated.
+acknowledged. An empty database gets today's tables, an older one is migrated; `go_back` undoes it for an older release.
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ def open_database(path_or_url: Path | str, *, durable: bool = True) -> Engine:
 
     ``durable=False`` only for simulation. Raises SQLAlchemyError or OSError when the database is away.
     """
-    text = str(path_or_url)
-    engine = _postgresql(text) if text.startswith("postgres") else _sqlite(text, durable=durable)
+    engine = connect(path_or_url, durable=durable)
     try:
         migrate(engine)
     except BaseException:
         engine.dispose()
         raise
     return engine
+
+
+def connect(path_or_url: Path | str, *, durable: bool = True) -> Engine:
+    """An engine on the tables as they are."""
+    text = str(path_or_url)
+    return _postgresql(text) if text.startswith("postgres") else _sqlite(text, durable=durable)
 
 
 def _sqlite(path: str, *, durable: bool) -> Engine:
@@ -96,6 +101,31 @@ def migrate(engine: Engine) -> None:
         if now is None:
             context.stamp(scripts, BASELINE)
         command.upgrade(alembic_config(connection), "head")
+
+
+def go_back(engine: Engine, revision: str) -> None:
+    """Bring today's tables back to those of an earlier ``revision`` ("0005"), in one transaction.
+
+    No ledger may be at work on them (`Books.open` fences it), and the rollups must hold every charge (`Books.close`).
+    Raises ValueError when there is no such revision, or it could not hold what the books do; then nothing has changed.
+    """
+    if revision not in revisions():
+        raise ValueError(f"{revision!r} is none of {', '.join(revisions())}")
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATE_LOCK})")
+        command.downgrade(alembic_config(connection), revision)
+
+
+def revisions() -> list[str]:
+    """Every shape the tables have had, oldest first."""
+    return [script.revision for script in _scripts().walk_revisions()][::-1]
+
+
+def revision_of(engine: Engine) -> str:
+    """The shape the tables have."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision() or ""
 
 
 @cache

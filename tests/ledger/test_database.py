@@ -6,10 +6,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from ledger_world import World, simple_plan
 from sqlalchemy import inspect
+from typer.testing import CliRunner
 
+from dsp.cli.main import app
+from dsp.ledger.accounts import PREPAID
+from dsp.ledger.adjust import Adjustment
 from dsp.ledger.audit import audit, explain
 from dsp.ledger.books import Books
-from dsp.ledger.database import alembic_config, open_database
+from dsp.ledger.database import alembic_config, connect, go_back, migrate, open_database, revision_of, revisions
+from dsp.ledger.journal import FencedError
 from dsp.ledger.schema import ENTRIES, METADATA
 
 COLUMNS = (
@@ -85,6 +90,77 @@ def test_a_migrated_database_books_on(database):
     assert world.ledger.notice("b", world.token(), {"p": "5"}) == 204
     assert world.books.spend(1) == 14_000
     world.books.close()
+
+
+def rows_of(engine) -> dict:
+    with engine.connect() as connection:
+        return {name: sorted(map(str, connection.execute(METADATA.tables[name].select()))) for name in BOOKED}
+
+
+BOOKED = ("lines", "events", "entries", "balances", "tallies", "rollup_hours", "rollup_days")
+
+
+@pytest.mark.parametrize("revision", revisions())
+def test_the_tables_go_back_to_every_earlier_shape_and_forward_again(database, revision):
+    world = World(database)
+    world.adopt(simple_plan())
+    assert world.ledger.notice("b", world.token(lease=0), {"p": "5"}) == 204
+    world.books.close()
+    engine = open_database(database)
+    before = rows_of(engine)
+    go_back(engine, revision)
+    assert revision_of(engine) == revision
+    migrate(engine)
+    assert (differences(engine), revision_of(engine)) == ([], revisions()[-1])
+    assert (rows_of(engine) == before) == (revision >= "0004"), "reports begin anew from what had none"
+    engine.dispose()
+    world.open()
+    assert world.books.spend(1) == 5_000
+    assert world.ledger.notice("b", world.token(lease=0), {"p": "5"}) == 204
+    world.books.check()
+    audit(world.books.journal.engine)
+    world.books.close()
+
+
+def test_no_way_back_to_a_shape_that_cannot_hold_the_money(database):
+    world = World(database)
+    world.adopt(simple_plan())
+    with world.books.batch():
+        world.books.adjust(Adjustment("invoice 1", "deposit", 5_000_000, advertiser=100, currency="USD"), 5)
+    world.books.close()
+    engine = open_database(database)
+    go_back(engine, "0002")
+    with pytest.raises(ValueError, match="1 adjustments"):
+        go_back(engine, "0001")
+    assert revision_of(engine) == "0002"
+    migrate(engine)
+    assert differences(engine) == []
+    with pytest.raises(ValueError, match="none of 0001"):
+        go_back(engine, "1999")
+    engine.dispose()
+    world.open()
+    assert world.books.balance(PREPAID, 100) == -5_000_000
+    world.books.close()
+
+
+def test_the_command_fences_a_ledger_at_work_and_leaves_its_reports_whole(tmp_path):
+    path = tmp_path / "ledger.db"
+    world = World(path)
+    world.adopt(simple_plan())
+    assert world.ledger.notice("b", world.token(lease=0), {"p": "5"}) == 204
+    config = tmp_path / "dsp.yaml"
+    config.write_text(f"data_dir: {tmp_path}\n")
+    run = CliRunner().invoke(app, ["--config", str(config), "ledger", "migrate", "--to", "0005"])
+    assert (run.exit_code, run.output) == (0, "the books' tables are those of 0005\n")
+    with pytest.raises(FencedError), world.books.batch():
+        world.books.adopt(simple_plan(2), 0)
+    engine = connect(path)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT sum(spend_micros) FROM rollup_hours").scalar_one() == 5_000
+    engine.dispose()
+    world.books.close()
+    run = CliRunner().invoke(app, ["--config", str(config), "ledger", "migrate"])
+    assert (run.exit_code, run.output) == (0, f"the books' tables are those of {revisions()[-1]}\n")
 
 
 @pytest.mark.parametrize("damage", ["DROP TABLE events", "UPDATE alembic_version SET version_num = '9999'"])

@@ -15,3 +15,8 @@ def upgrade() -> None:
         sa.Column("time_ms", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.LargeBinary(), nullable=False),
     )
+
+
+def downgrade() -> None:
+    """Drop the table: pacing learns again."""
+    op.drop_table("pacing")

@@ -34,3 +34,9 @@ def upgrade() -> None:
         "rollup_days", key("kind", small), key("grain", small), key("day", sa.Integer()), key("ref", big),
         key("currency", sa.String(3)), *measures(), sqlite_with_rowid=False,
     )  # fmt: skip
+
+
+def downgrade() -> None:
+    """Drop the tables: reports begin anew after the next upgrade. The books keep everything."""
+    op.drop_table("rollup_days")
+    op.drop_table("rollup_hours")
