@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -104,6 +106,32 @@ def _default_read_only(stage: Stage, on: bool) -> None:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
 
 
+def file_read_only(stage: Stage, seconds: float) -> None:
+    """SQLite's file says that nobody may write it."""
+    _write_version(stage.config.path("ledger.db"), 3)
+    time.sleep(seconds)
+    _write_version(stage.config.path("ledger.db"), 2)
+
+
+def _write_version(path: Path, version: int) -> None:
+    """Set byte 18 of a database: above 2 every SQLite must treat it as read-only (its file format, section 1.3.3).
+
+    Root may write whatever modes and attributes say, and a file system in use cannot be made read-only; this holds for
+    connections that are open, too. The log is emptied into the file first, so that nobody reads an older first page.
+    """
+    with path.open("r+b", buffering=0) as file, contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+        connection.isolation_level = None
+        while version > 2:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            connection.execute("BEGIN IMMEDIATE")  # nobody writes now
+            if not path.with_name(path.name + "-wal").stat().st_size:
+                break
+            connection.execute("ROLLBACK")
+        file.seek(18)
+        file.write(bytes([version]))
+        os.fsync(file.fileno())
+
+
 def ledger_gone(stage: Stage, seconds: float) -> None:
     """`kill -9` of the ledger, and nobody there for a while: workers spend what they hold, and stop."""
     stage.kill_ledger()
@@ -118,6 +146,7 @@ def ledger_gone(stage: Stage, seconds: float) -> None:
 Fault = Callable[[Stage, float], None]
 FAULTS: dict[str, tuple[str, Fault]] = {
     "disk_full": ("sqlite", disk_full),
+    "file_read_only": ("sqlite", file_read_only),
     "ledger_gone": ("sqlite", ledger_gone),
     "database_gone": ("postgresql", database_gone),
     "database_hangs": ("postgresql", database_hangs),
