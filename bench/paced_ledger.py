@@ -66,7 +66,7 @@ def time_ms(clock: _Clock) -> int:
 
 
 def day_through_ledger(cases: list[Case], seed: int = 1, hours: int = 24) -> dict[str, F64]:
-    """Hourly spend as posted by bid time, and plan, [1, 24, L]; part delivered [1, L]; overspend, micros."""
+    """Hourly spend as posted by bid time, plan, all there was to buy [1, 24, L]; delivered [1, L]; overspent micros."""
     n, clock = len(cases), _Clock()
     rng = np.random.default_rng(seed)
     x = traffic(False, STEP_S)
@@ -76,7 +76,8 @@ def day_through_ledger(cases: list[Case], seed: int = 1, hours: int = 24) -> dic
     for day in range(LEARN_DAYS):
         halves = x[day * 8640 : (day + 1) * 8640].reshape(48, -1).mean(1)
         learn(taught.traffic, (int(FIRST_S // DAY_S) + day + 3) % 7, np.tile(halves, (n, 1)))
-    budget = [_reach(rng) * case.per_s * DAY_S * case.part for case in cases]
+    reach = [_reach(rng) for _ in cases]
+    budget = [most * case.per_s * DAY_S * case.part for most, case in zip(reach, cases, strict=True)]
     states = control.dump(taught)
     books.pacer.load([_Kept(i + 1, states[i].tobytes()) for i in range(n)])
     lines = [
@@ -97,6 +98,7 @@ def day_through_ledger(cases: list[Case], seed: int = 1, hours: int = 24) -> dic
     out = {
         "hourly": run.hourly[None],
         "planned": planned[None],
+        "everything": (run.auctions * np.array(reach))[None],
         "delivered": (posted / np.array(budget))[None],
         "overspend": np.maximum(posted - np.floor(budget), 0.0),
     }
@@ -136,7 +138,7 @@ class _Day:
         self, books: Books, slices: Slices, clock: _Clock, rng: np.random.Generator, cases: list[Case]
     ) -> None:
         self.books, self.slices, self.clock, self.rng, self.cases = books, slices, clock, rng, cases
-        self.hourly = np.zeros((24, len(cases)))
+        self.hourly, self.auctions = np.zeros((2, 24, len(cases)))
         self.bid_id = 0
         self.due: deque[Notice] = deque()
 
@@ -152,6 +154,7 @@ class _Day:
         hour = (now_ms / 1000 - FIRST_S) / 3600 % 24
         for i, case in enumerate(self.cases):
             auctions = self.rng.poisson(level * case.per_s * STEP_S * factor_of(case, hour))
+            self.auctions[int(hour), i] += auctions
             self._trade(i, auctions, now_ms, int(hour))
 
     def _trade(self, i: int, auctions: int, now_ms: int, hour: int) -> None:
