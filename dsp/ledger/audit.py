@@ -9,7 +9,7 @@ from sqlalchemy import Engine, and_, case, func, or_, select
 
 from dsp.ledger.accounts import DISPUTE, LINE_ITEM
 from dsp.ledger.adjust import KINDS
-from dsp.ledger.books import BrokenInvariantError
+from dsp.ledger.balances import BrokenInvariantError
 from dsp.ledger.schema import (
     ADJUSTMENTS,
     BALANCES,

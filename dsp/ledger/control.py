@@ -8,7 +8,8 @@ import msgspec
 
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM
 from dsp.ledger.adjust import Adjustment
-from dsp.ledger.books import EVERYTHING, Books
+from dsp.ledger.books import Books
+from dsp.ledger.stops import EVERYTHING
 
 MAX_AGE_S = 60
 REFS = {"everything": 0, "line_item": LINE_ITEM, "campaign": CAMPAIGN, "advertiser": ADVERTISER}
