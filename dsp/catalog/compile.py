@@ -141,7 +141,7 @@ def _exchanges(catalog: Catalog, view: View) -> Arrays:
         row[EX_ID], row[EX_QPS], row[EX_ALLOWANCE_MS], row[EX_TMAX_MS] = x.id, x.qps, x.allowance_ms, x.tmax_ms
         row[EX_CURRENCY], row[EX_EXP_S] = view.currencies[x.currency], x.exp_s
         row[EX_AUCTION] = 2 if x.auction == "second" else 1
-        row[EX_BILLABLE] = 1 if x.billable == "nurl" else 0
+        row[EX_BILLABLE] = ("burl", "nurl", "pixel").index(x.billable)
         row[EX_NO_BID] = NO_BIDS.index(x.profile.no_bid)
         row[EX_STYLE] = view.styles.index(style_of(x))
     words, first = compile_dialects([(x.profile.request, seats_of(x)) for x in catalog.exchanges])

@@ -135,7 +135,7 @@ MAX_REFUSALS = 63
     EX_CURRENCY,  # index of the preferred bid currency
     EX_EXP_S,  # T: sent as bid.exp; a reservation's life
     EX_AUCTION,  # used where the request has no `at`: 1 first, 2 second price
-    EX_BILLABLE,  # 0 billing notice, 1 win notice
+    EX_BILLABLE,  # 0 billing notice, 1 win notice, 2 our own pixel
     EX_NO_BID,  # NO_BIDS index: nothing, a response without bids, one with the reason
     EX_STYLE,  # which of the templates of a creative is its
 ) = range(10)

@@ -46,7 +46,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     wire: Literal["json", "protobuf"] = "json"  # what it sends; the bidder answers in what a request came in
     currency: str = "USD"  # to bid in, where the request allows it
     auction: Literal["first", "second"] = "first"  # where the request does not say
-    billable: Literal["burl", "nurl"] = "burl"  # the notice that is charged
+    billable: Literal["burl", "nurl", "pixel"] = "burl"  # the notice that is charged
     tmax_ms: int = 200  # where the request has none
     allowance_ms: int = 20  # network time taken off tmax
     qps: int = 0  # per host; 0: no cap

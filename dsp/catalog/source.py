@@ -177,7 +177,7 @@ _CHOICES = {
     "special_category": "none or credit",
     "status": "active or paused",
     "auction": "first or second",
-    "billable": "burl or nurl",
+    "billable": "burl, nurl or pixel",
     "per": "minute, hour, day, week or flight",
 }
 

@@ -239,7 +239,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: str | None = None  # to bid in, where the request allows it
     exp_s: int | None = None  # bid.exp, and the life of a reservation
     auction: Literal["first", "second"] | None = None  # where the request does not say
-    billable: Literal["burl", "nurl"] | None = None  # the notice that is charged
+    billable: Literal["burl", "nurl", "pixel"] | None = None  # the notice that is charged
     seat: str = ""
     seats: dict[str, str] = {}  # our seat -> the one this exchange knows; seats that aren't named keep their name
     match_url: str = (

@@ -22,7 +22,7 @@ from dsp.ledger.schema import (
     EVENTS,
     token_id,
 )
-from dsp.log.outcomes import BILLING, WIN
+from dsp.log.outcomes import BILLING, IMPRESSION, WIN
 
 _E = ENTRIES.c
 _WHAT = {
@@ -32,6 +32,9 @@ _WHAT = {
     ENTRY_ADJUSTED_MARGIN: "agency margin given back",
 }
 _NAMES = tuple(KINDS)
+PRICED = or_(  # events that say what was paid: our own pixel only where the exchange filled its price in
+    EVENTS.c.kind.in_((WIN, BILLING)), and_(EVENTS.c.kind == IMPRESSION, EVENTS.c.price_micros > 0)
+)
 
 
 class Step(NamedTuple):
@@ -62,7 +65,7 @@ def explain(engine: Engine, line_item: int, since_ms: int = 0) -> Iterator[Step]
     adjusted = _E.kind >= ENTRY_ADJUSTMENT
     events = EVENTS.c
     joined = ENTRIES.outerjoin(
-        EVENTS, and_(~adjusted, events.bid_id == _E.bid_id, events.kind.in_((WIN, BILLING)), events.price_micros >= 0)
+        EVENTS, and_(~adjusted, events.bid_id == _E.bid_id, PRICED, events.price_micros >= 0)
     ).outerjoin(ADJUSTMENTS, and_(adjusted, ADJUSTMENTS.c.id == _E.bid_id))
     said = func.max(events.price_micros).label("said")
     creative = func.max(events.creative).label("shown")

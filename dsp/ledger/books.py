@@ -31,7 +31,7 @@ from dsp.ledger.grants import Granting
 from dsp.ledger.journal import FencedError, Journal
 from dsp.ledger.pacer import Pacer
 from dsp.ledger.periods import ALL_TIME, periods_of
-from dsp.ledger.plan import BILLABLE_BILLING, BILLABLE_WIN, Plan
+from dsp.ledger.plan import BILLABLE_BILLING, BILLED_BY, Plan
 from dsp.ledger.posting import Posting
 from dsp.ledger.recovery import recover
 from dsp.ledger.rows import event_row, grant_row, lease_row, line_row, ref
@@ -212,7 +212,7 @@ class Books:
 
     def _is_billable(self, notice: Notice) -> bool:
         how = self.granting.plan.billable.get(notice.ticket.exchange, BILLABLE_BILLING)
-        return notice.kind == (WIN if how == BILLABLE_WIN else BILLING)
+        return notice.kind == BILLED_BY[how]
 
     def _void(self, notice: Notice) -> bool:
         """A loss releases its reservation early. Not journaled: forgotten in a crash, the bucket's end does it."""
@@ -231,11 +231,12 @@ class Books:
             self._new_news.append(notice)
         ticket, value = notice.ticket, notice.value_micros / 1e6
         price = max(0, notice.price_micros)
-        if notice.price_micros == UNFILLED and notice.kind in {WIN, BILLING}:
+        money = notice.kind in {WIN, BILLING} or self._is_billable(notice)
+        if money and notice.price_micros == UNFILLED:
             price = ticket.bid_cpm_micros
             self.counts["price_unfilled"] += 1
         self._new_outcomes.append((ticket.bid_id, notice.kind, notice.time_ms, price, value))
-        charge = charge_micros(ticket, notice.price_micros) if notice.kind in {WIN, BILLING} else 0
+        charge = charge_micros(ticket, notice.price_micros) if money else 0
         self._state.tallies.add(ticket.line_item, notice.kind, 1, charge, 0, 0.0 if notice.kind == LOSS else value)
         if notice.kind == CLICK:
             where = (ticket.time_s * 1000, ticket.exchange, ticket.creative)

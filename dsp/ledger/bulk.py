@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from dsp.base.token import Signer
-from dsp.ledger.notices import RefusedError, parse_query, read_notice
+from dsp.ledger.notices import RefusedError, is_progress, parse_query, read_notice
 from dsp.ledger.prices import Prices
 from dsp.ledger.ticket import Notice
 
@@ -62,4 +62,8 @@ def read_line(
     """The notice in a line. Raises `RefusedError`."""
     path, _, query = line.strip().partition("?")
     route, _, token = path.lstrip("/").partition("/")
-    return read_notice(signer, route, token, parse_query(query), time_ms, rates, prices)
+    parameters = parse_query(query)
+    notice = read_notice(signer, route, token, parameters, time_ms, rates, prices)
+    if is_progress(notice, parameters):
+        raise RefusedError(400, "progress", "how a video goes on is told one by one, and not booked")
+    return notice

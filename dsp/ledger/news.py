@@ -21,8 +21,9 @@ from dsp.base.config import Config
 from dsp.base.token import TOKEN_CONSENT
 from dsp.catalog.layout import EX_BILLABLE, EX_EXP_S, EX_ID, PRODUCTS
 from dsp.catalog.snapshot import Snapshot
+from dsp.ledger.plan import BILLED_BY
 from dsp.ledger.ticket import Notice
-from dsp.log.outcomes import APPLIED, APPROVED, BILLING, DEFAULTED, FUNDED, LOSS, REGISTERED, WIN
+from dsp.log.outcomes import APPLIED, APPROVED, BILLING, DEFAULTED, FUNDED, LOSS, REGISTERED
 
 STAGES = {
     REGISTERED: LIFECYCLE.index("registered"),
@@ -69,7 +70,7 @@ class AudienceNews:
         columns = zip(items["id"], items["campaign_id"], items["advertiser_id"], products, strict=True)
         self._lines = {number: (c, a, PRODUCTS.index(p)) for number, c, a, p in columns}
         self._exchanges = {
-            int(row[EX_ID]): (int(row[EX_EXP_S]), WIN if row[EX_BILLABLE] == 1 else BILLING) for row in snapshot.ex_i
+            int(row[EX_ID]): (int(row[EX_EXP_S]), BILLED_BY[int(row[EX_BILLABLE])]) for row in snapshot.ex_i
         }
 
     def tell(self, notices: Sequence[Notice]) -> None:

@@ -88,14 +88,21 @@ def read_notice(
         if kind < 0:
             raise RefusedError(400, "stage", f"e={query.get('e', '')[:40]!r} is none of {', '.join(CONVERSIONS)}")
     check_age(ticket, kind, time_ms / 1000)
-    if kind in {WIN, BILLING}:
+    if kind in {WIN, BILLING} or (kind == IMPRESSION and "p" in query):
         return Notice(kind, ticket, time_ms, _price(_opened(query, ticket, prices), ticket, rates))
     if kind == LOSS:
         least = query.get("m")
         return Notice(kind, ticket, time_ms, _least_to_win(least, ticket), _reason(query.get("r")) * 1_000_000)
+    if kind == IMPRESSION:  # where it is billed, at the bid price
+        return Notice(kind, ticket, time_ms)
     if path != "p":
         return Notice(kind, ticket, time_ms, 0)
     return Notice(kind, ticket, time_ms, 0, parse_value(query.get("v")), query.get("id", "")[:ID_MAX])
+
+
+def is_progress(notice: Notice, query: Mapping[str, str]) -> bool:
+    """Whether our pixel tells how a video goes on, or that it failed (``e``), and not that it was shown."""
+    return notice.kind == IMPRESSION and bool(query.get("e"))
 
 
 UNFILLED_MACROS = ("${", "%%", "{")  # how a macro begins that an exchange has left as it was
@@ -143,7 +150,7 @@ def _reason(text: str | None) -> int:
 
 def check_age(ticket: Ticket, kind: int, now_s: float) -> None:
     """Refuse what is too old to be true, or of the future."""
-    longest = CONVERSION_MAX_AGE_S if kind > LOSS and kind != BILLING else MONEY_MAX_AGE_S
+    longest = CONVERSION_MAX_AGE_S if kind > LOSS and kind not in {BILLING, IMPRESSION} else MONEY_MAX_AGE_S
     age_s = now_s - ticket.time_s
     if age_s > longest:
         raise RefusedError(

@@ -31,13 +31,13 @@ from dsp.catalog.layout import (
 )
 from dsp.catalog.records import FOREVER_S
 from dsp.catalog.snapshot import Snapshot
-from dsp.log.outcomes import APPLIED, APPROVED, CLICK, DEFAULTED, FUNDED
+from dsp.log.outcomes import APPLIED, APPROVED, BILLING, CLICK, DEFAULTED, FUNDED, IMPRESSION, WIN
 
 NO_LIMIT = NO_LIMIT_MICROS
 DEFAULT_EXP_S = 60.0
 LEAST_BIDS = 8  # the smallest slice: this many of a line item's largest bids
-BILLABLE_BILLING = 0
-BILLABLE_WIN = 1
+BILLABLE_BILLING, BILLABLE_WIN, BILLABLE_PIXEL = 0, 1, 2  # catalog.layout.EX_BILLABLE
+BILLED_BY = (BILLING, WIN, IMPRESSION)  # the kind of notice that each is
 
 
 @dataclass(frozen=True, slots=True)

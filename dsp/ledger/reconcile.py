@@ -18,8 +18,8 @@ from typing import NamedTuple, TextIO
 
 from sqlalchemy import ColumnElement, Connection, Engine, and_, func, select
 
+from dsp.ledger.audit import PRICED
 from dsp.ledger.schema import ENTRIES, ENTRY_CHARGE, ENTRY_DISPUTE, EVENTS, sql_id, token_id
-from dsp.log.outcomes import BILLING, WIN
 
 NAMES = {  # what exchanges call the columns; --column says otherwise
     "bid_id": ("bid_id", "bidid", "auction_bid_id"),
@@ -169,7 +169,7 @@ class _Impression(NamedTuple):
 
 def _impressions(connection: Connection, exchange: int, where: ColumnElement[bool]) -> Iterator[_Impression]:
     """A bid may have two entries (what was posted, what is disputed) and two notices: the highest price was told."""
-    priced = ENTRIES.outerjoin(EVENTS, and_(_V.bid_id == _N.bid_id, _V.kind.in_((WIN, BILLING))))
+    priced = ENTRIES.outerjoin(EVENTS, and_(_V.bid_id == _N.bid_id, PRICED))
     query = (
         select(
             *(_N.bid_id, _N.line_item, func.max(_V.price_micros), func.max(_V.bid_ms), func.max(_V.creative)),

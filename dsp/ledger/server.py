@@ -34,7 +34,7 @@ from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read
 from dsp.ledger.control import MAX_AGE_S, carry_out, decode_order
 from dsp.ledger.match import Matcher
 from dsp.ledger.news import AudienceNews
-from dsp.ledger.notices import PATHS, RefusedError, parse_query, read_notice
+from dsp.ledger.notices import PATHS, RefusedError, is_progress, parse_query, read_notice
 from dsp.ledger.partners import check_partners, landing_url, read_json, read_postback
 from dsp.ledger.plan import Plan, plan_of
 from dsp.ledger.prices import Prices
@@ -185,8 +185,8 @@ class LedgerServer:
         now_ms = time.time_ns() // 1_000_000
         notice = read_notice(self.signer, route, token, query, now_ms, self.plan.rates, self.prices)
         self._check_sender(scope, [notice])
-        if notice.test:
-            self.requests[route, "test"] += 1
+        if notice.test or is_progress(notice, query):
+            self.requests[route, "test" if notice.test else "progress"] += 1
         else:
             try:
                 (new,) = await self.writer.book((notice,))

@@ -12,7 +12,7 @@ from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, DISPUTE, PAYABLE
 from dsp.ledger.audit import audit, explain
 from dsp.ledger.books import Books
 from dsp.ledger.journal import FencedError
-from dsp.ledger.plan import BILLABLE_WIN, Budget, LinePlan, Plan
+from dsp.ledger.plan import BILLABLE_PIXEL, BILLABLE_WIN, Budget, LinePlan, Plan
 from dsp.ledger.status import totals
 
 
@@ -71,6 +71,21 @@ def test_billable_event_is_set_by_exchange_and_posts_once(world):
     world.ledger.notice("b", late, {"p": "5"})
     assert world.books.spend(1) == 10_000
     assert world.books.counts["billed_twice"] == 1
+
+
+def test_our_own_pixel_can_be_what_is_billed(world):
+    """At the price the exchange filled in, else at the bid's; what comes by win and billing notice moves nothing."""
+    world.adopt(simple_plan(billable={7: BILLABLE_PIXEL}))
+    told, silent = world.token(bid_cpm_micros=6_000_000), world.token(bid_cpm_micros=6_000_000)
+    for route in "nb":
+        assert world.ledger.notice(route, told, {"p": "5"}) == 204
+    assert world.books.spend(1) == 0
+    for _ in range(2):
+        assert world.ledger.notice("i", told, {"p": "5.5"}) == 204
+        assert world.ledger.notice("i", silent, {}) == 204
+    assert world.books.spend(1) == 5_500 + 6_000
+    assert [step.price_micros for step in explain(world.books.journal.engine, 1)] == [5_500_000, None]
+    world.books.check()
 
 
 def test_test_requests_have_no_effect(world):

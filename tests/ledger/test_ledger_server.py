@@ -51,6 +51,16 @@ def test_notices_are_booked_once_by_get_and_post(role):
     assert role.metric('requests_total{path="b",result="duplicate"}') >= 3
 
 
+def test_how_a_video_goes_on_is_no_impression(role):
+    token = role.token()
+    before = role.client.get("/totals").json()["events"].get("impression", {"n": 0})["n"]
+    for query in ("e=start", "e=error&code=303", "e=complete"):
+        assert role.client.get(f"/i/{token}?{query}").status_code == 200
+    assert role.client.get("/totals").json()["events"].get("impression", {"n": 0})["n"] == before
+    assert role.client.get(f"/i/{token}").status_code == 200
+    assert role.client.get("/totals").json()["events"]["impression"]["n"] == before + 1
+
+
 def test_totals_reconcile_with_the_notices(role):
     before = role.client.get("/totals").json()
     for price in ("1.001", "2.002", "3.003"):
