@@ -25,6 +25,7 @@ COMMANDS = (
     "adapters",
     "overload",
     "soak",
+    "capacity",
 )
 
 
