@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install test lint types format proto lock demo serve bench quality reference money soak peak clean
+.PHONY: install test lint types format proto lock demo serve bench quality reference money soak peak drill clean
 
 install: .venv/.installed
 
@@ -55,8 +55,13 @@ quality: install
 soak: install  # half an hour at 70 % of saturation, watched for leaks and drift
 	$(BIN)/python -m bench soak
 
-peak: install  # 1.5 and 3 times saturation, two minutes each, both fronts, few and many connections: 20 minutes
+peak: install  # overload (20 minutes), one exchange's flood, restarts
 	$(BIN)/python -m bench overload
+	$(BIN)/python -m bench flood
+	$(BIN)/python -m bench restart
+
+drill: install  # a system of its own under pressure and faults, two minutes; the page is var/drill.html
+	$(BIN)/dsp drill --own
 
 reference: install  # k8s/REFERENCE.md and Grafana's dashboards, from the program
 	$(BIN)/python -m k8s.reference

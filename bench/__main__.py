@@ -24,6 +24,8 @@ COMMANDS = (
     "grants",
     "adapters",
     "overload",
+    "flood",
+    "restart",
     "soak",
     "capacity",
 )

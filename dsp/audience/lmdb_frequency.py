@@ -219,3 +219,13 @@ class LmdbFrequencyWriter:
         if _WRITERS.pop(str(self.path.resolve()), None) is not None:
             self._env.sync(True)
             self._env.close()
+
+
+def hold_writes(path: Path, seconds: float) -> None:
+    """Keep the only writer's place for so long: nobody else can write, readers go on (a drill's frozen store)."""
+    env = lmdb.open(str(path), create=False, readahead=False)
+    try:
+        with env.begin(write=True):
+            time.sleep(seconds)
+    finally:
+        env.close()

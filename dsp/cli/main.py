@@ -17,6 +17,7 @@ from dsp.cli import (
     console,
     demo,
     doctor,
+    drill,
     explain,
     keep,
     ledger,
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("drill")(drill.drill)
 app.command("doctor")(doctor.doctor)
 app.command("top")(top.top)
 app.command("backup")(keep.backup)

@@ -127,7 +127,8 @@ class Serving:
             elif role not in self._due_s:
                 self._due_s[role] = time.monotonic() + RESTART_S
                 log.error("a role ended; starting it again", which=role, status=status)
-            elif time.monotonic() > self._due_s.pop(role):
+            elif time.monotonic() > self._due_s[role]:
+                del self._due_s[role]
                 self._start(role)
                 return
 

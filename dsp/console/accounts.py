@@ -53,6 +53,15 @@ class Accounts:
         with self.engine.connect() as connection:
             return connection.execute(select(tables.user.c.id).limit(1)).first() is not None
 
+    def first_owner(self) -> Identity | None:
+        """Who owns everything and came first; None on a system without one."""
+        user, role = tables.user.c, tables.membership.c
+        query = select(user.id, user.email).join(tables.membership, role.user_id == user.id)
+        query = query.where(role.advertiser_id == ALL, role.role == "owner").order_by(user.id)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Identity(int(row.id), str(row.email), {ALL: "owner"})
+
     def make_link(self, email: str = "") -> str:
         """A one-time token: it signs ``email`` in (empty: the first owner), or makes the first owner where none is."""
         with changing(self.engine) as connection:

@@ -319,7 +319,7 @@ class Demo:
 
 def sql_spend(config: Config) -> dict[int, int]:
     """Charged micros by line item, added up from the ledger's entries in its database."""
-    engine = open_database(config.path("ledger.db"))
+    engine = open_database(config.ledger.database or config.path("ledger.db"))
     try:
         with engine.connect() as connection:
             rows = connection.execute(
