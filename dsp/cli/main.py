@@ -12,6 +12,7 @@ import typer
 from dsp.cli import (
     audience,
     books,
+    campaign,
     catalog,
     certify,
     console,
@@ -57,6 +58,7 @@ ledger.app.command("explain")(books.explain)
 ledger.app.command("reconcile")(books.reconcile)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(campaign.app, name="campaign")
 app.add_typer(audience.app, name="audience")
 app.add_typer(console.app, name="console")
 
