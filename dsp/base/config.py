@@ -40,6 +40,7 @@ class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     metrics_port: int = 8082  # /metrics, /healthz and /readyz of the whole role
     profile_reads: bool = True  # false: bid on context only
     log_decisions: bool = True  # keep what was bid, for training and reports
+    sample_s: float = 1.0  # seconds between requests that a worker keeps, scrubbed, for the console's why; 0 none
     snapshot_poll_s: float = 0.25  # how often a worker looks for a new snapshot or model
     client_ip_header: str = ""  # where a proxy in front of HTTP writes who calls ("x-forwarded-for"); empty: no proxy
     vendor_id: int = 1500  # our id in the TCF global vendor list

@@ -44,6 +44,7 @@ from dsp.bidder.price import price, select
 from dsp.bidder.rank import MAX_K, rank
 from dsp.bidder.retry import Retry
 from dsp.bidder.rollout import Loaded, Rollout
+from dsp.bidder.sample import RequestSample
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
@@ -119,6 +120,7 @@ class Engine:
         self._standing: Challenger | None = None
         self._retries = Retry("new model"), Retry("challenger")
         self._corrected_ns = 0  # stamp of the correction in use
+        self._sample: RequestSample | None = None
         self._use_metrics(metrics)
         self._attach(snapshot)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
@@ -162,6 +164,9 @@ class Engine:
             decisions=decisions,
             clock=clock,
         )
+        if config.bidder.sample_s > 0:
+            directory = config.path("log", "requests")
+            engine._sample = RequestSample(directory, worker, int(config.bidder.sample_s * 1e9))
         engine._watched = (snapshot_path, model_path)
         if model_path is not None:
             engine._watch_models()
@@ -474,6 +479,9 @@ class Engine:
         """Swap in a newer snapshot or model, if there is one; called between batches from the engine's thread."""
         self.slices.refresh(time.monotonic_ns())  # an idle worker returns what it does not need
         self._count_store()
+        if self._sample is not None:
+            total, now_ns = int(self._m_requests.sum()), time.monotonic_ns()
+            self._sample.take(self.batch, self.plan.exchange_names, total, now_ns, self.clock() // 1_000_000)
         snapshot_path, model_path = self._watched
         if snapshot_path is not None:
             newest = current_path(self.config)

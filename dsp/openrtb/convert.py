@@ -39,6 +39,11 @@ def json_to_response_pb(response: dict[str, Any]) -> openrtb_pb2.BidResponse:
     return message
 
 
+def request_of(body: bytes) -> dict[str, Any]:
+    """A protobuf bid request as a JSON object. Raises what the parser raises."""
+    return pb_to_json(openrtb_pb2.BidRequest.FromString(body))
+
+
 def pb_to_json(message: Message) -> dict[str, Any]:
     """A message as a JSON object: fields that are set only, bool as 0/1."""
     out: dict[str, Any] = {}

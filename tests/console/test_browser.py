@@ -159,10 +159,12 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
     expect(page.locator("[data-status]").first).to_have_text(is_paused)
     paused_within(console, 1, True, 2.0)
     page.goto(f"{base}/line-items/1")
+    page.wait_for_load_state("networkidle")
     look(page, f"line-item-{lang}")
-    for name in ("line-items", "users", "keys", "security"):
+    for name in ("line-items", "line-items/1/why", "users", "keys", "security"):
         page.goto(f"{base}/{name}")
-        look(page, f"{name}-{lang}")
+        page.wait_for_load_state("networkidle")
+        look(page, f"{name.replace('/', '-')}-{lang}")
     page.goto(f"{base}/changes")
     look(page, f"changes-{lang}")
     page.get_by_role("link", name=reports).click()

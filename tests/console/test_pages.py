@@ -12,15 +12,17 @@ import pytest
 from starlette.testclient import TestClient
 
 import dsp.console
+from dsp.console.pages import why
 from dsp.console.pages.editor import FIELDS
 from dsp.console.pages.page import DONE, FUNNEL, NAV
 from dsp.console.services import Services
 from dsp.console.words import ZH, ZH_ERRORS, refusal
 from dsp.ledger.schema import MEASURES
+from dsp.openrtb import codes
 
 PAGES = (
     *("/", "/campaigns", "/campaigns/1", "/campaigns/new", "/campaigns/1/new-line-item"),
-    *("/line-items", "/line-items/1", "/reports", "/changes", "/users", "/keys", "/security"),
+    *("/line-items", "/line-items/1", "/line-items/1/why", "/reports", "/changes", "/users", "/keys", "/security"),
 )
 CONSOLE = Path(dsp.console.__file__).parent
 _IN_TEMPLATES = (
@@ -46,6 +48,7 @@ def said() -> set[str]:
             if isinstance(node, ast.Call) and _translates(node.func):
                 inside = (x for a in node.args for x in ast.walk(a) if isinstance(x, ast.Constant))
                 used |= {x.value for x in inside if isinstance(x.value, str)}
+    used |= set(why.REMEDIES.values()) | {codes.NBR_TEXT[code] for code in why.REMEDIES}
     used |= {name for _, name in FUNNEL} | set(DONE.values()) | {m.removesuffix("_micros") for m in MEASURES}
     used |= {text for group, links in NAV for text in (group, *(link[1] for link in links))}
     used |= {text for fields in FIELDS.values() for f in fields for text in (f[1], f[3])}

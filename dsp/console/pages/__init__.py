@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from dsp.console.edge import body_of, check_csrf
 from dsp.console.errors import ApiError
-from dsp.console.pages import editor, entry, history, lists, overview, people, reporting
+from dsp.console.pages import editor, entry, history, lists, overview, people, reporting, why
 from dsp.console.pages.page import HERE, Handler, Page, see
 from dsp.console.services import Services
 
@@ -29,6 +29,8 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/changes", history.changes),
     ("POST", "/changes/{id:int}/undo", history.undo),
     ("GET", "/reports", reporting.reports),
+    ("GET", "/line-items/{id:int}/why", why.why),
+    ("GET", "/line-items/{id:int}/reach", why.reach),
     ("GET", "/users", people.users),
     ("POST", "/users", people.add_user),
     ("GET", "/keys", people.keys),

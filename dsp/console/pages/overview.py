@@ -231,7 +231,7 @@ def _stops(page: Page, mine: set[int]) -> list[tuple[str, str, str, str]]:
         if stop.kind == 0:
             found.append(("bad", text, page.words("All bidding"), "/changes"))
         elif stop.kind == LINE_ITEM and stop.ref in lines and lines[stop.ref].advertiser_id in mine:
-            found.append(("bad", text, lines[stop.ref].name, f"/line-items/{stop.ref}"))
+            found.append(("bad", text, lines[stop.ref].name, f"/line-items/{stop.ref}/why"))
         elif stop.kind == ADVERTISER and stop.ref in mine:
             found.append(("bad", text, page.words("All of an advertiser"), f"/campaigns?advertiser_id={stop.ref}"))
     return found

@@ -20,7 +20,7 @@ def users(page: Page, error: ApiError | None = None) -> Response:
     return page.show(
         "users.html", error.status if error else 200, problem=error.problem if error else None,
         wrong=wrong_fields(error) if error else {}, form=page.form, roles=list(ROLES), advertisers=advertisers,
-        users=page.services.accounts.users(page.person), everything=page.person.may(ADMIN, ALL),
+        users=page.services.accounts.users(page.person)[0], everything=page.person.may(ADMIN, ALL),
         names={str(a["id"]): a["name"] for a in advertisers},
     )  # fmt: skip
 

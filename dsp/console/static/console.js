@@ -1,5 +1,6 @@
 // Keeps what is marked data-live fresh: the same page, fetched again, its marked part put in place. Nothing else needs
-// a script, but for ticking all boxes of a list at once.
+// a script, but for ticking all boxes of a list at once, and for
+// parts of a page that take a moment (data-load).
 const REFRESH_MS = 2000;
 async function refresh() {
   const part = document.querySelector("[data-live]");
@@ -20,4 +21,11 @@ for (const all of document.querySelectorAll("[data-all]")) {
   all.addEventListener("change", () => {
     for (const box of document.querySelectorAll(`input[name="${all.dataset.all}"]`)) box.checked = all.checked;
   });
+}
+
+for (const part of document.querySelectorAll("[data-load]")) {
+  fetch(part.dataset.load).then(async (answer) => {
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    part.replaceChildren(...page.body.childNodes);
+  }).catch(() => { /* its link is still there */ }).finally(() => part.setAttribute("aria-busy", "false"));
 }
