@@ -5,7 +5,7 @@ credit table (the loan is the credit limit; does this person default?). The two 
 pipeline's out-of-fold scores: `RISK`, the knob, is how strongly those who want money are those who don't pay. Prices
 are log-normal, and `RIVALS` says how far they follow the same intent. A click is drawn from a propensity of its own.
 
-Every bidder gets the same budget per 1,000 auctions, pays second price and spends through `dsp.control.replan`; they
+Every bidder gets the same budget per 1,000 auctions, pays second price and spends through `dsp.control.dual`; they
 differ in what they call an impression's value. What is scored is what really came of the impressions they won:
 
     converted * (MARGIN * loan - defaulted * LGD * loan)
@@ -31,7 +31,7 @@ from bench.quality.ipinyou import REPLAN, replay
 from bench.quality.page import INK, Page
 from bench.quality.streams import EPISODE, HIGHEST_BID
 from bench.quality.tables import load_bank, load_credit
-from dsp.control.replan import second_price_cost, values_seen
+from dsp.control.dual import second_price_cost, values_seen
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

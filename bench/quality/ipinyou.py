@@ -1,4 +1,4 @@
-"""Second price under a budget: clicks won on the iPinYou streams, bidding as `dsp.control.replan` says.
+"""Second price under a budget: clicks won on the iPinYou streams, bidding as `dsp.control.dual` says.
 
 Every impression is worth its pCTR times the training period's cost per click; the offer is that value times the
 multiplier, solved again every REPLAN auctions from the training prices and the values seen so far, which lose half
@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from bench.quality.bootstrap import sum_difference
 from bench.quality.page import INK, Page
 from bench.quality.streams import BUDGETS, EPISODE, HIGHEST_BID, Stream, load_streams
-from dsp.control.replan import forget, observe, second_price_cost, solve, values_seen
+from dsp.control.dual import forget, observe, second_price_cost, solve_seen, values_seen
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -47,7 +47,7 @@ def replay(value: F64, price: I64, budget: int, cost: F64, seen: F64, replan: in
             forget(seen, keep)
         observe(seen, value[i])
         if t % replan == 0:
-            multiplier = solve(seen, cost, left / (EPISODE - t))
+            multiplier = solve_seen(seen, cost, cost, left / (EPISODE - t), np.inf)  # no target: no chances asked
         bids[i] = min(int(min(multiplier * value[i], HIGHEST_BID)), left)
         if bids[i] > 0 and bids[i] >= price[i]:
             left -= price[i]

@@ -16,19 +16,33 @@ controller that undoes another's work. Source of the dual view: Balseiro, Besbes
 KDD 2019, "Bid optimization by multivariable control" (budget with cost per click); that the multiplier adds only one
 degree of freedom is why the two need not be regulated separately.
 
-The functions take what is known as arrays over line items; `dsp.control.response` supplies the spend curve as a power
-law. A bidder that knows its auctions better passes curves of its own to `solve_curves`.
+The same problem is solved by two descriptions of the market. The ledger, which sees spend and wins, takes power laws,
+arrays over line items (`solve`; `dsp.control.response` learns them and keeps what it learned over a restart). Who sees
+every auction takes what was seen: values by a histogram of their logarithm that forgets, and what an auction costs at
+each offer, from any history of prices (`solve_seen`). Both are solved again and again (model-predictive control; C.
+Perlich et al. 2012, W. Zhang et al. 2014 for the linear bid), so whatever was estimated wrongly is corrected, and only
+the past enters.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from dsp.base.kernel import inlined, kernel
+
 F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
 I8 = npt.NDArray[np.int8]
+
+BINS = 512
+_STEP = 0.05  # ln of the ratio between two bins: values within 5 % are one
+_LOWEST = -13.0  # ln of the smallest value told apart; the largest is e^12.6
+_BISECTIONS = 34
+_WIDEST = 23.0  # |ln m| at most
 
 BINDS_CEILING, BINDS_BUDGET, BINDS_TARGET, BINDS_FLOOR = range(4)
 
@@ -55,27 +69,6 @@ def solve(rate: F64, reach: F64, elasticity: F64, allowed: F64, kappa: F64, floo
     return _least(by_budget, by_target, floor, ceiling)
 
 
-def solve_curves(m: F64, spend: F64, actions: F64, budget: float, spent: float, acted: float, target: float) -> float:
-    """The multiplier for one line item whose curves are known: the largest of ``m`` that keeps budget and target.
-
-    ``m`` [G] ascending; ``spend`` [G] what will be spent in the time that is left at each, ``actions`` [G] what that
-    will bring; ``budget`` is what is left, ``spent`` and ``acted`` are the past; ``target`` cost per action or inf.
-    Linear between the points. Nothing feasible gives ``m[0]``.
-    """
-    limit = np.interp(budget, spend, m) if spend[-1] > budget else float(m[-1])
-    if not np.isfinite(target):
-        return float(max(limit, m[0]))
-    over = spent + spend - target * (acted + actions)  # past and future together may cost the target on average
-    bad = np.flatnonzero(over > 0)
-    if not len(bad):
-        return float(limit)
-    k = int(bad[0])
-    if k == 0:
-        return float(m[0])
-    part = -over[k - 1] / (over[k] - over[k - 1])
-    return float(max(m[0], min(limit, m[k - 1] + part * (m[k] - m[k - 1]))))
-
-
 def _least(by_budget: F64, by_target: F64, floor: F64, ceiling: F64) -> Solution:
     log_m = np.minimum(np.minimum(by_budget, by_target), ceiling)
     binds = np.where(log_m == ceiling, BINDS_CEILING, np.where(by_target < by_budget, BINDS_TARGET, BINDS_BUDGET))
@@ -84,3 +77,82 @@ def _least(by_budget: F64, by_target: F64, floor: F64, ceiling: F64) -> Solution
     binds = np.where(low, BINDS_FLOOR, binds).astype(np.int8)
     price = np.where(log_m < ceiling, np.exp(np.minimum(-log_m, 50.0)) - 1.0, 0.0)  # 1 / m - 1
     return Solution(log_m, binds, np.maximum(price, 0.0))
+
+
+def values_seen() -> F64:
+    """An empty histogram, float64[2, BINS]: how many values fell into each bin, and their sum."""
+    return np.zeros((2, BINS), np.float64)
+
+
+def second_price_cost(price_histogram: npt.NDArray[np.floating] | I64) -> F64:
+    """What an auction costs on average at an offer of i units, float64[n], from how often each price came, [n].
+
+    Second price: the winner pays the price to win, E[P; P <= i].
+    """
+    share = np.asarray(price_histogram, np.float64)
+    return np.asarray(np.cumsum(share * np.arange(len(share))) / max(share.sum(), 1.0), np.float64)
+
+
+def second_price_chance(price_histogram: npt.NDArray[np.floating] | I64) -> F64:
+    """How likely an offer of i units wins, float64[n], from how often each price came, [n]."""
+    share = np.asarray(price_histogram, np.float64)
+    return np.asarray(np.cumsum(share) / max(share.sum(), 1.0), np.float64)
+
+
+@inlined
+def observe(seen: F64, value: float) -> None:
+    """Count the value of an impression that could be bought (any unit, the same for all; not positive: worthless)."""
+    j = 0
+    if value > 0.0:
+        j = min(max(int((math.log(value) - _LOWEST) / _STEP), 0), BINS - 1)
+        seen[1, j] += value
+    seen[0, j] += 1.0
+
+
+@kernel
+def forget(seen: F64, keep: float) -> None:
+    """Let everything seen so far weigh ``keep`` in (0, 1] of what it did: traffic drifts over the day."""
+    for j in range(BINS):
+        seen[0, j] *= keep
+        seen[1, j] *= keep
+
+
+@inlined
+def _bought(seen: F64, curve: F64, multiplier: float, weigh: int) -> float:
+    """Expected of one auction when offers are ``multiplier`` times the value: ``curve`` at the offer; with ``weigh`` 1
+    each auction counts by its value.
+    """
+    total, sum_, top = 0.0, 0.0, len(curve) - 1
+    for j in range(BINS):
+        n = seen[0, j]
+        if n > 0.0:
+            total += n
+            weight = seen[1, j] if weigh == 1 else n
+            sum_ += weight * curve[int(min(multiplier * seen[1, j] / n, top))]
+    return sum_ / total if total > 0.0 else 0.0
+
+
+@kernel
+def solve_seen(seen: F64, cost: F64, chance: F64, per_auction: float, allowed: float) -> float:
+    """The largest multiplier at which an auction is expected to cost no more than ``per_auction`` (units of ``cost``:
+    one per index) and value to cost no more than ``allowed`` of itself (inf: no target).
+
+    ``cost`` and ``chance`` float64[n] never fall: what an auction costs, and how likely it is won, at an offer of i
+    units; offers beyond are like the last. A target cost per action T is ``allowed`` = T / V where a value is V times
+    the actions expected; a target return R is 1 / R. Between e^-23 and e^23; 0 where there is nothing to spend.
+    """
+    if not per_auction > 0.0 or not allowed > 0.0:
+        return 0.0
+    low, high = -_WIDEST, _WIDEST
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        multiplier = math.exp(middle)
+        spend = _bought(seen, cost, multiplier, 0)
+        over = spend > per_auction
+        if not over and allowed < np.inf:
+            over = spend > allowed * _bought(seen, chance, multiplier, 1)
+        if over:
+            high = middle
+        else:
+            low = middle
+    return math.exp(0.5 * (low + high))
