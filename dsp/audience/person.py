@@ -45,7 +45,7 @@ class Erasure:
     profiles: int = 0
     ids: int = 0
     states: int = 0
-    events: int = 0  # of the books that said whose they were
+    events: int = 0  # of the books and the decision log that said whose they were
     files: int = 0
     bytes: int = 0
     traces: list[str] = field(default_factory=list)  # files that still hold something
@@ -119,7 +119,7 @@ class People:
     ) -> Erasure:
         """Erase the person behind ``keys``, then look for traces. Raises `StoreError`.
 
-        ``forget_events`` takes the subjects out of the ledger's books, which this package doesn't know.
+        ``forget_events`` takes the subjects out of books and log, which this package doesn't know.
         """
         done = Erasure()
         needles, subjects = set(keys), set(keys)

@@ -160,6 +160,7 @@ DEFINITIONS: tuple[Definition, ...] = (
         "Line items, exchanges and totals whose corrected predictions left their band.",
         (("head", HEADS),),
     ),
+    Definition("dsp_ghost_bids_total", "counter", "Bids that people of a control arm would have got."),
     Definition("dsp_shadow_rows_total", "counter", "Candidate rows that a shadowing model and the current one scored."),
     Definition(
         "dsp_shadow_score_millionths_total",

@@ -25,6 +25,7 @@ from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.base.token import Signer, load_signer
 from dsp.bidder.answer import TOO_LARGE, Answer, Numbers
+from dsp.bidder.arms import enter_arms, list_ghosts
 from dsp.bidder.capping import drop_capped, reserve_caps
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
@@ -40,8 +41,8 @@ from dsp.bidder.gate import (
 )
 from dsp.bidder.logged import log_bids
 from dsp.bidder.plan import Plan
-from dsp.bidder.price import price, select
-from dsp.bidder.rank import MAX_K, rank
+from dsp.bidder.price import ARM_CHALLENGER, price, select
+from dsp.bidder.rank import C_ARM_FLAGS, MAX_K, rank
 from dsp.bidder.retry import Retry
 from dsp.bidder.rollout import Loaded, Rollout
 from dsp.bidder.sample import RequestSample
@@ -72,6 +73,8 @@ MIN_LEFT_US = 1000  # with less than this left of tmax an answer would be late
 REFRESH_NS = 50_000_000  # how often the live line items are worked out again
 TOO_LARGE_TEXT = b"body larger than %d bytes" % MAX_BODY_BYTES
 F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+U8 = npt.NDArray[np.uint8]
 
 
 class NotReadyError(Exception):
@@ -177,6 +180,7 @@ class Engine:
         self._m_requests = m.counter("dsp_bid_requests_total")
         self._m_no_bid = m.counter("dsp_no_bid_total")
         self._m_bids = m.counter("dsp_bids_total")
+        self._m_ghosts = m.counter("dsp_ghost_bids_total").reshape(1)
         self._m_worth = m.counter("dsp_bid_surplus_micros_total")
         self._m_bad = m.counter("dsp_bad_requests_total")
         self._m_shed = m.counter("dsp_shed_total")
@@ -347,6 +351,8 @@ class Engine:
             slices.available, self._k, work.random, work.imp_rows, work.known_deals, work.either, work.top_li,
             work.top_score, work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
+        if plan.arms.running:
+            n_cand = self._enter_arms(n_cand)
         n_cand = drop_capped(
             n_cand, work.cand, work.cand_imp, work.cand_li, batch.imp, q, plan.li_i, work.profiles, plan.caps,
             plan.cr_caps, work.states.rows, work.states.known, now_s, work.capped,
@@ -362,6 +368,8 @@ class Engine:
         self._rows = n_cand
         t5 = clock_ns()
         p = scorer.run(n_cand)
+        if plan.arms.challenge and self.models.shadows and n_cand:
+            self.models.score_arm(n_cand, p, (work.cand[:n_cand, C_ARM_FLAGS] & ARM_CHALLENGER) != 0)
         t6 = clock_ns()
 
         price(
@@ -382,13 +390,17 @@ class Engine:
             )  # fmt: skip
         t7 = clock_ns()
 
-        if n_bids and not slices.live(time.monotonic_ns()):
+        ghosts = plan.arms.ghosts
+        if (n_bids or ghosts) and not slices.live(time.monotonic_ns()):
             n_bids = 0  # the lease ended while we thought: what was reserved lapses with it
+            ghosts = False
             work.first_bid[: n + 1] = 0
         answers = self._encode(n_bids, now_s, nbr_bodies)
         t8 = clock_ns()
         if n_bids:
-            self._log(n_bids, now_s, p)
+            self._log(n_bids, work.bids, self._first, work.records, now_s, p)
+        if ghosts:
+            self._log_ghosts(n_cand, now_s, p)
         self.models.shadow(n_cand, p, self.metrics)
         self._count(n, now_ns, t0)
         self._m_stages.observe_marks((t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns()))
@@ -431,9 +443,7 @@ class Engine:
     def _encode(self, n_bids: int, now_s: int, nbr_bodies: bool) -> list[Answer]:
         """Stage 10: tokens, then the answers of all requests."""
         work, plan, batch, slices = self.work, self.plan, self.batch, self.slices
-        first = (slices.lease & 0xFFFFFF) << 40 | self._next_bid
-        self._next_bid = (self._next_bid + n_bids) & 0xFFFFFFFFFF
-        self._first = first
+        first = self._first = self._ids(n_bids)
         write_tokens(
             n_bids, work.bids, work.cand, batch.imp, batch.req, work.q, work.states.subjects, work.states.known,
             plan.li_i, plan.cr_i, plan.ex_i, plan.cur_code, plan.cur_usd, plan.fx_bits, slices.period, self.signer.kid,
@@ -443,7 +453,32 @@ class Engine:
             batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, nbr_bodies
         )
 
-    def _log(self, n_bids: int, now_s: int, p: F32) -> None:
+    def _enter_arms(self, n_cand: int) -> int:
+        """Stage 5 of running experiments: the arm of every candidate's person; how many candidates are left."""
+        work, plan, batch, arms = self.work, self.plan, self.batch, self.plan.arms
+        return enter_arms(
+            n_cand, work.cand, work.cand_imp, work.cand_li, batch.imp, batch.deal, batch.pool, work.states.subjects,
+            work.states.known, arms.of_line_item, arms.experiments, arms.arms, arms.creatives, self.models.shadows,
+            plan.item, plan.shapes, plan.ad, plan.cr_i, self._share, plan.cur_hash, plan.usd, work.random,
+        )  # fmt: skip
+
+    def _log_ghosts(self, n_cand: int, now_s: int, p: F32) -> None:
+        """Log what control people would have been bid."""
+        work, plan, batch = self.work, self.plan, self.batch
+        n = list_ghosts(
+            n_cand, work.cand, batch.imp, batch.req, work.q, plan.li_i, plan.cur_usd, work.bid_cpm, work.ghosts
+        )
+        if n:
+            self._m_ghosts += n
+            self._log(n, work.ghosts, self._ids(n), work.no_records, now_s, p)
+
+    def _ids(self, n: int) -> int:
+        """The first of ``n`` bid ids that nobody else has."""
+        first = (self.slices.lease & 0xFFFFFF) << 40 | self._next_bid
+        self._next_bid = (self._next_bid + n) & 0xFFFFFFFFFF
+        return first
+
+    def _log(self, n_bids: int, bids: I64, first_id: int, records: U8, now_s: int, p: F32) -> None:
         """Stage 11: one row per bid, with the features it was scored on."""
         writer = self._warming or self.decisions
         if writer is None:
@@ -454,9 +489,9 @@ class Engine:
             return
         columns, row = room
         log_bids(
-            n_bids, row, self._first, now_s, work.bids, work.cand, self.batch.imp, self.batch.req, plan.li_i, plan.cr_i,
-            plan.ex_i, work.records, p, work.value, self.slices.multiplier, features,
-            self._scored.scorer.version, *columns,
+            n_bids, row, first_id, now_s, bids, work.cand, self.batch.imp, self.batch.req, plan.li_i, plan.cr_i,
+            plan.ex_i, records, p, work.value, self.slices.multiplier, features,
+            self._scored.scorer.version, self.models.challenger_version, *columns,
         )  # fmt: skip
         writer.commit(n_bids)
 

@@ -14,7 +14,7 @@ from dsp.bidder.answer import BAD, BID, TOO_LARGE
 from dsp.bidder.engine import Engine
 from dsp.bidder.gate import GO, Q_CURRENCY, Q_FOUND, Q_NBR, Q_REASON
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE, FIXED_PRICE_DEAL
-from dsp.bidder.rank import C_AT, C_CR, C_DEAL, C_FLOOR, C_FLOORCUR, C_IMP, C_LI, C_MEDIA
+from dsp.bidder.rank import C_ARM, C_AT, C_BOOST, C_CR, C_DEAL, C_EXPERIMENT, C_FLOOR, C_FLOORCUR, C_IMP, C_LI, C_MEDIA
 from dsp.bidder.reason import REASONS
 from dsp.catalog.layout import CR_ID, LI_CURRENCY, LI_MAX_BID, LIV_EAD, LIV_LGD
 from dsp.model.context import HEADS
@@ -76,6 +76,7 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
     value = float(work.value[a])
     fixed = bool(plan.fixed_bid[li])
     code = engine.plan.snapshot.meta["currencies"]
+    boost = 1.0 + float(c[C_BOOST]) * 1e-6
     return {
         "imp": int(c[C_IMP]),
         "line_item": int(plan.ids[li]),
@@ -91,7 +92,9 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
         "value": value,
         "value_without_risk": value if fixed else value + _expected_loss(q, offer),
         "multiplier": multiplier,
-        "worth_usd": value * (1.0 if fixed else multiplier) * usd * 1e3,
+        "experiment": int(c[C_EXPERIMENT]),
+        "arm": int(c[C_ARM]),
+        "worth_usd": value * (1.0 if fixed else multiplier) * boost * usd * 1e3,
         "floor_usd": float(c[C_FLOOR] * plan.cur_usd[c[C_FLOORCUR]] / 1e6),
         "cap_usd": float(plan.li_i[li, LI_MAX_BID] * usd / 1e6),
         "bid_currency": code[int(work.q[0, Q_CURRENCY])],
@@ -114,6 +117,8 @@ def _result(row: dict[str, Any], bids: bool, best: dict[str, Any] | None) -> str
         if row["floor_usd"] > row["cap_usd"]:
             return f"may bid at most {row['cap_usd']:.4g} USD, less than the floor of {row['floor_usd']:.4g}"
         return f"worth {row['worth_usd']:.4g} USD, too little to bid"
+    if row["bid"] < 0:
+        return f"would have bid {-row['bid']:.4g}, but its person is held out by arm {row['arm']} of an experiment"
     if row["bid"] == 0:
         return "its slice of the budget does not hold one bid, or it bids on another imp already"
     if best is None:

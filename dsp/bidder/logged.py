@@ -6,8 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.kernel import kernel
-from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
-from dsp.bidder.rank import C_AT, C_CHANCE, C_CR, C_IMP, C_LI, C_MEDIA
+from dsp.bidder.price import ARM_CHALLENGER, ARM_GHOST, B_CAND, B_PRICE, B_RESERVE
+from dsp.bidder.rank import (
+    C_ARM,
+    C_ARM_FLAGS,
+    C_AT,
+    C_CHANCE,
+    C_CR,
+    C_EXPERIMENT,
+    C_IMP,
+    C_LI,
+    C_MEDIA,
+    C_UNIT,
+)
 from dsp.bidder.tokens import T_FLAGS
 from dsp.catalog.layout import CR_ID, EX_ID, LI_ID
 from dsp.openrtb.columns import I_REQ, R_EXCHANGE
@@ -40,6 +51,7 @@ def log_bids(
     multipliers: F64,
     rows: F32,
     version: int,
+    challenger: int,
     bid_id: U64,
     time_ms: I64,
     line_item: U32,
@@ -55,12 +67,17 @@ def log_bids(
     multiplier: F32,
     propensity: F32,
     model: U32,
+    experiment: U32,
+    arm: U8,
+    unit: U32,
+    ghost: U8,
     features: F32,
 ) -> None:
     """Write ``n`` bids to the columns of `dsp.log.decisions.DECISION_FIELDS` and features, from ``first_row`` on.
 
     ``records`` are the bids' token records, ``p`` float32[m, 5], ``values`` float64[m] and ``rows`` float32[m, F] those
-    of the candidates, ``version`` that of the model that scored them.
+    of the candidates, ``version`` that of the model that scored them, ``challenger`` that of
+    the one that scored the candidates of an arm that asks for it.
     """
     for b in range(n):
         to = first_row + b
@@ -79,7 +96,11 @@ def log_bids(
         value[to] = values[a]
         multiplier[to] = multipliers[li]
         propensity[to] = cand[a, C_CHANCE] * 1e-6
-        model[to] = version
+        model[to] = challenger if cand[a, C_ARM_FLAGS] & ARM_CHALLENGER else version
+        experiment[to] = cand[a, C_EXPERIMENT]
+        arm[to] = cand[a, C_ARM]
+        unit[to] = cand[a, C_UNIT]
+        ghost[to] = cand[a, C_ARM_FLAGS] & ARM_GHOST
         for k in range(heads.shape[1]):
             heads[to, k] = p[a, k]
         for k in range(features.shape[1]):

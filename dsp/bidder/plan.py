@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.kernel import kernel
+from dsp.bidder.arms import Arms
 from dsp.bidder.fit import pack_ads
 from dsp.bidder.rank import N_PRODUCTS, pack_items
 from dsp.catalog.layout import (
@@ -108,6 +109,7 @@ class Plan:
         self.seat_hash: I64 = frozen(snapshot.seat_hash)
         self.ids: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_ID])
         self.n = len(self.ids)
+        self.arms = Arms(snapshot.meta.get("experiments", []), self.ids, snapshot.cr_i)
         self.usd = hash_text("USD")
         if self.usd not in snapshot.cur_hash.tolist():
             raise PlanError(f"snapshot {snapshot.version}: no rate for USD; add it to the catalog's currencies")

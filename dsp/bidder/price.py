@@ -21,14 +21,16 @@ from dsp.base.kernel import inlined, kernel
 from dsp.base.money import convert_up, impression_micros, quantize_cpm
 from dsp.bidder.gate import Q_CURRENCY, Q_REASON
 from dsp.bidder.rank import (
+    C_ARM_FLAGS,
     C_AT,
+    C_BOOST,
     C_FLOOR,
     C_FLOORCUR,
     C_IMP,
     C_LI,
     C_MEDIA,
 )
-from dsp.bidder.reason import P_BUDGET, P_FLOOR, P_VALUE
+from dsp.bidder.reason import P_BUDGET, P_FLOOR, P_HELD_OUT, P_VALUE
 from dsp.bidder.wintable import best_bid, chance_of, scale_of
 from dsp.catalog.layout import (
     LI_CURRENCY,
@@ -49,6 +51,8 @@ F32 = npt.NDArray[np.float32]
 U8 = npt.NDArray[np.uint8]
 
 FIXED_PRICE_DEAL = 3
+ARM_GHOST, ARM_CHALLENGER, ARM_CREATIVES = 1, 2, 4  # C_ARM_FLAGS: is not bid, scored by the challenger, own ads only
+_UNCORRECTED = np.ones(5, np.float32)
 
 # --- bid columns: int64[n, B_WIDTH] -----------------------------------------------------------------------------------
 (
@@ -129,16 +133,20 @@ def price(
         bid_cpm[a] = 0
         surplus[a] = -1.0
         usd_account = account_usd[li]
+        boost = 1.0 + row[C_BOOST] * 1e-6
         usd_bid = cur_usd[q[r, Q_CURRENCY]]
         floor_usd = row[C_FLOOR] * cur_usd[row[C_FLOORCUR]]  # CPM micros of USD
         cap_usd = cap[li]
         fixed = fixed_bid[li] != 0
         if fixed:
             value[a] = cap_usd / usd_account * 1e-9
-            worth_usd = cap_usd
+            worth_usd = cap_usd * boost
         else:
-            value[a] = value_of(p[a], factor[li], li_v[li])
-            worth_usd = value[a] * multiplier[li] * usd_account * 1e9  # CPM micros of USD
+            if row[C_ARM_FLAGS] & ARM_CHALLENGER:
+                value[a] = value_of(p[a], _UNCORRECTED, li_v[li])
+            else:
+                value[a] = value_of(p[a], factor[li], li_v[li])
+            worth_usd = value[a] * multiplier[li] * boost * usd_account * 1e9  # CPM micros of USD
         if worth_usd < min_bid_cpm:
             q[r, Q_REASON] = max(q[r, Q_REASON], P_VALUE)
             continue
@@ -182,6 +190,18 @@ def _used(bids: I64, begin: int, end: int, cand: I64, li: int) -> bool:
     return False
 
 
+@inlined
+def _haunted(best: int, cand: I64, imp: I64, bid_cpm: I64) -> bool:
+    """Whether the line item of candidate ``best`` has left a ghost in this response already."""
+    r, li = imp[cand[best, C_IMP], I_REQ], cand[best, C_LI]
+    c = best - 1
+    while c >= 0 and imp[cand[c, C_IMP], I_REQ] == r:
+        if cand[c, C_LI] == li and bid_cpm[c] < 0:
+            return True
+        c -= 1
+    return False
+
+
 @kernel
 def select(
     n: int,
@@ -202,7 +222,8 @@ def select(
     """At most one bid per imp, no line item twice in a response; reserve what it can cost.
 
     ``bids`` int64[n_imps, B_WIDTH] in request order, ``first_bid`` int64[n_requests + 1] where each request's begin.
-    ``available`` and ``reserved`` are updated, except for test requests. Returns the number of bids.
+    ``available`` and ``reserved`` are updated, except for test requests. A chosen candidate of a control arm is not
+    bid: its ``bid_cpm`` turns negative, the price of a ghost. Returns the number of bids.
     """
     count = 0
     a = 0
@@ -229,6 +250,10 @@ def select(
             reserve = convert_up(impression_micros(bid_cpm[best]), fx)
             affordable = available[li] >= reserve
             if affordable and not _used(bids, first_bid[r], count, cand, li):
+                if cand[best, C_ARM_FLAGS] & ARM_GHOST:  # would have been bid: the next best one is instead
+                    q[r, Q_REASON] = max(q[r, Q_REASON], P_HELD_OUT)
+                    bid_cpm[best] = 0 if _haunted(best, cand, imp, bid_cpm) else -bid_cpm[best]
+                    continue
                 if req[r, R_TEST] != 1:
                     available[li] -= reserve
                     reserved[li] += reserve

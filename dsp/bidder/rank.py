@@ -59,8 +59,13 @@ from dsp.openrtb.hashing import mix64
     C_AT,  # 1 first price, 2 second price, 3 the floor is the price
     C_MEDIA,  # BANNER, VIDEO or NATIVE
     C_CHANCE,  # of this creative among those that fit, millionths
-) = range(9)
-C_WIDTH = 9
+    C_EXPERIMENT,  # id of the experiment that its person is in, 0 none (`dsp.bidder.arms`)
+    C_ARM,  # number of the arm, from 1
+    C_UNIT,  # hash of person and experiment, 32 bits
+    C_ARM_FLAGS,
+    C_BOOST,  # what the arm adds to the multiplier, millionths
+) = range(14)
+C_WIDTH = 14
 
 # --- packed line items: int32[L, IT_WIDTH], what ranking reads of li_i ---------------------------------------------
 (
@@ -293,6 +298,8 @@ def try_line_item(
     row[C_AT] = at
     row[C_MEDIA] = medium_of(shape)
     row[C_CHANCE] = chance
+    for k in range(C_EXPERIMENT, C_WIDTH):
+        row[k] = 0
     return P_VALUE
 
 

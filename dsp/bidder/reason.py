@@ -12,6 +12,7 @@ from dsp.openrtb.codes import (
     NBR_BLOCKED,
     NBR_CONSENT,
     NBR_FORMAT,
+    NBR_HELD_OUT,
     NBR_NO_BUDGET,
     NBR_NO_CURRENCY,
     NBR_NO_DEAL,
@@ -29,11 +30,12 @@ from dsp.openrtb.codes import (
     P_CURRENCY,
     P_FLOOR,
     P_VALUE,
-) = range(9)
+    P_HELD_OUT,  # it would have bid, but its person is in a control arm
+) = range(10)
 REASONS = np.array(
     [
         NBR_NO_ELIGIBLE, NBR_CONSENT, NBR_BLOCKED, NBR_FORMAT, NBR_NO_BUDGET, NBR_NO_DEAL, NBR_NO_CURRENCY,
-        NBR_BELOW_FLOOR, NBR_NOT_INTERESTED,
+        NBR_BELOW_FLOOR, NBR_NOT_INTERESTED, NBR_HELD_OUT,
     ],
     np.int64,
 )  # fmt: skip

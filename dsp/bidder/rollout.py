@@ -56,6 +56,23 @@ class Rollout:
         self._turn += 1
         return self.challenger if (self._turn * _GOLDEN) % 1.0 < self.share else self.current
 
+    @property
+    def challenger_version(self) -> int:
+        """Of the challenger, 0 without one."""
+        return self.challenger.scorer.version if self.challenger is not None else 0
+
+    @property
+    def shadows(self) -> bool:
+        """Whether there is a challenger without a share of the batches: experiments may give it people instead."""
+        return self.challenger is not None and self.share == 0.0
+
+    def score_arm(self, n: int, p: F32, rows: npt.NDArray[np.bool_]) -> None:
+        """Let the challenger score those of the current model's ``n`` rows that ``rows`` bool[n] names, in ``p``."""
+        other = self.challenger
+        assert other is not None
+        other.scorer.rows[:n] = self.current.scorer.rows[:n]
+        np.copyto(p, other.scorer.run(n), where=rows[:, None])
+
     def shadow(self, n: int, p: F32, metrics: Metrics) -> None:
         """Let a shadowing challenger score the rows that gave ``p`` float32[n, 5], now and then."""
         other = self.challenger

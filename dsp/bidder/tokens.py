@@ -10,7 +10,7 @@ from dsp.base.kernel import inlined, kernel
 from dsp.base.token import TOKEN, TOKEN_BYTES, TOKEN_CONSENT, TOKEN_PERSONALISED, TOKEN_TEST
 from dsp.bidder.gate import Q_BITS, Q_CURRENCY, Q_FOUND
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
-from dsp.bidder.rank import C_AT, C_CR, C_IMP, C_LI
+from dsp.bidder.rank import C_ARM, C_AT, C_CR, C_IMP, C_LI
 from dsp.catalog.layout import CR_ID, CR_MEDIA, EX_ID, LI_CURRENCY, LI_ID
 from dsp.openrtb.columns import I_REQ, R_EXCHANGE, R_TEST
 
@@ -29,6 +29,7 @@ T_FLAGS, T_EXCHANGE, T_LINE_ITEM, T_CREATIVE = _at("flags"), _at("exchange"), _a
 T_RESERVE, T_BID, T_CURRENCY, T_FX = _at("reserve_micros"), _at("bid_cpm_micros"), _at("currency"), _at("fx")
 T_PERIOD, T_BUCKET, T_LEASE, T_EPOCH = _at("period"), _at("bucket"), _at("lease"), _at("epoch")
 T_BID_ID, T_TIME, T_MEDIA, T_AT, T_PERSON = _at("bid_id"), _at("time_s"), _at("media"), _at("at"), _at("person")
+T_ARM = _at("arm")
 
 
 @inlined
@@ -105,3 +106,4 @@ def write_tokens(
         _put(row, T_TIME, now_s, 4)
         row[T_MEDIA] = np.uint8(cr_i[c[C_CR], CR_MEDIA])
         row[T_AT] = np.uint8(c[C_AT])
+        row[T_ARM] = np.uint8(c[C_ARM])

@@ -9,6 +9,7 @@ from dsp.audience.frequency import States
 from dsp.audience.profile import PROFILE_BYTES
 from dsp.audience.store import KEY_BYTES, MAX_KEYS
 from dsp.base.token import TOKEN_BYTES
+from dsp.bidder.arms import MAX_GHOSTS
 from dsp.bidder.capping import COUNTERS
 from dsp.bidder.gate import Q_WIDTH
 from dsp.bidder.price import B_WIDTH
@@ -47,6 +48,8 @@ class Workspace:
         self.bid_cpm = np.zeros(candidates + 64, np.int64)
         self.surplus = np.zeros(candidates + 64, np.float64)
         self.bids = np.zeros((MAX_IMP_ROWS, B_WIDTH), np.int64)  # bids
+        self.ghosts = np.zeros((MAX_GHOSTS, B_WIDTH), np.int64)
+        self.no_records = np.zeros((MAX_GHOSTS, TOKEN_BYTES), np.uint8)
         self.first_bid = np.zeros(MAX_BATCH + 1, np.int64)
         self.records = np.zeros((MAX_IMP_ROWS, TOKEN_BYTES), np.uint8)
         self.dims = np.zeros(MAX_VALUES, np.int64)  # values looked up for one request

@@ -94,6 +94,7 @@ class Writer:
                 **_flight(campaign.flight, advertiser.timezone),
                 "status": campaign.status,
                 "frequency": _json(campaign.frequency),
+                "experiments": _json(campaign.experiments),
             }
             key = {"advertiser_id": advertiser_id, "name": campaign.name}
             campaign_id = self._put(tables.campaign, key, c_values)

@@ -18,6 +18,7 @@ from dsp.base.caps import MAX_CAP
 from dsp.base.money import parse_micros
 from dsp.catalog import types
 from dsp.catalog.check_creative import check_creative
+from dsp.catalog.check_experiment import check_experiments
 from dsp.catalog.layout import PRODUCTS, STAGES
 from dsp.catalog.names import (
     AGE_BANDS,
@@ -299,6 +300,7 @@ class _Checker:
             c_limited = self.budget(c_at, campaign.budget) or limited
             self.caps((*c_at, "frequency"), campaign.frequency)
             c_flight = self.flight(c_at, campaign.flight, advertiser.timezone) if has_zone else (None, None)
+            check_experiments((*c_at, "experiments"), campaign, self.say)
             self.duplicates((*c_at, "line_items"), [li.name for li in campaign.line_items])
             for k, item in enumerate(campaign.line_items):
                 i_at = (*c_at, "line_items", k)

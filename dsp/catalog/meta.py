@@ -1,9 +1,10 @@
 """The texts of a snapshot, for everybody who is not in the hot path: ledger, console, reports, start-up.
 
 Scalars ``version revision compiled_s valid_until_s public_url``; lists of text ``currencies seats``; lists of objects
-``exchanges segments offers deals``; `Table` (rows by iteration, columns by name) ``advertisers campaigns line_items
-creatives``; in the order of the arrays' indices where there are arrays. Amounts are micros of the line item's
-``currency``; no limit is `layout.NO_LIMIT_MICROS`. Flights are unix seconds, a line item's within its campaign's.
+``exchanges segments offers deals experiments``; `Table` (rows by iteration, columns by name) ``advertisers campaigns
+line_items creatives``; in the order of the arrays' indices where there are arrays. Amounts are micros of the line
+item's ``currency``; no limit is `layout.NO_LIMIT_MICROS`. Flights are unix seconds, a line item's within its
+campaign's.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import msgspec
 from dsp.catalog.records import FOREVER_S, Advertiser, Catalog
 from dsp.catalog.table import Table
 from dsp.catalog.times import next_offset_change
+from dsp.catalog.types import Arm, Experiment
 from dsp.catalog.view import View
+from dsp.openrtb.hashing import hash_text
 
 _ADVERTISER = (
     "id",
@@ -74,7 +77,58 @@ def build_meta(catalog: Catalog, view: View, zones: Iterable[str]) -> dict[str, 
         "campaigns": _campaigns(catalog, advertisers),
         "line_items": _line_items(catalog, view),
         "creatives": _creatives(view),
+        "experiments": experiments(catalog),
     }
+
+
+def experiment_id(campaign_id: int, experiment: Experiment) -> int:
+    """The number that logs know an experiment by, 1 .. 2^32 - 1: another name or salt is another experiment."""
+    return hash_text(f"{campaign_id}/{experiment.name}/{experiment.salt}") & 0xFFFFFFFF or 1
+
+
+def experiments(catalog: Catalog) -> list[dict[str, Any]]:
+    """Every experiment, line items by id; each arm's "only" is the ids of the creatives it may show, None for all."""
+    offers = {offer.id: offer.name for offer in catalog.offers}
+    out = []
+    for campaign in catalog.campaigns:
+        for spec in campaign.experiments:
+            items = {
+                item.id: offers[item.offer_id]
+                for item in catalog.line_items
+                if item.campaign_id == campaign.id and (not spec.line_items or item.name in spec.line_items)
+            }
+            ads = [(creative.id, creative.name, items.get(creative.line_item_id)) for creative in catalog.creatives]
+            arms = [
+                {
+                    "name": arm.name,
+                    "share": float(arm.share),
+                    "control": arm.control,
+                    "bid": float(arm.bid),
+                    "model": arm.model,
+                    "only": _only(arm, ads) if arm.creatives or arm.offers else None,
+                }
+                for arm in spec.arms
+            ]
+            of = {"campaign_id": campaign.id, "advertiser_id": campaign.advertiser_id, "line_items": list(items)}
+            number = experiment_id(campaign.id, spec)
+            out.append({"id": number, "name": spec.name, "status": spec.status, **of, "arms": arms})
+    return out
+
+
+def _only(arm: Arm, ads: list[tuple[int, str, str | None]]) -> list[int]:
+    """Ids of the creatives that an arm may show, of ``ads`` (id, name, offer or None where not in the experiment)."""
+    return [
+        number
+        for number, name, offer in ads
+        if offer is not None
+        and (not arm.offers or offer in arm.offers)
+        and (not arm.creatives or any(_is_named(name, wanted) for wanted in arm.creatives))
+    ]
+
+
+def _is_named(name: str, wanted: str) -> bool:
+    """Whether a creative is the one that a file calls ``wanted``, or one of its sizes."""
+    return name == wanted or name.startswith(f"{wanted} ")
 
 
 def _objects(records: Sequence[msgspec.Struct], names: tuple[str, ...]) -> list[dict[str, Any]]:

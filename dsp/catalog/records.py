@@ -9,7 +9,7 @@ import msgspec
 
 from dsp.catalog.layout import NO_LIMIT_MICROS
 from dsp.catalog.profile import Profile
-from dsp.catalog.types import Cap, Targeting
+from dsp.catalog.types import Cap, Experiment, Targeting
 from dsp.catalog.types import Creative as CreativeSpec
 
 FOREVER_S = 1 << 40  # later than any flight's end
@@ -117,6 +117,7 @@ class Campaign(Record):
     status: str = "active"
     hourly_micros: int = NO_LIMIT_MICROS
     frequency: tuple[Cap, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
 
 
 class LineItem(Record):

@@ -178,6 +178,7 @@ _CHOICES = {
     "status": "active or paused",
     "auction": "first or second",
     "billable": "burl, nurl or pixel",
+    "model": "current or challenger",
     "per": "minute, hour, day, week or flight",
 }
 

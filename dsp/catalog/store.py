@@ -165,6 +165,7 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "seats": msgspec.json.Decoder(dict[str, str]),
     "ips": _TUPLE,
     "profile": msgspec.json.Decoder(Profile),
+    "experiments": msgspec.json.Decoder(tuple[types.Experiment, ...]),
     "spec": msgspec.json.Decoder(types.Creative),
 }
 

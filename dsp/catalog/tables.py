@@ -153,6 +153,7 @@ campaign = Table(
     *_flight(),
     Column("status", String(10), nullable=False),
     later("frequency", Text, "[]"),
+    later("experiments", Text, "[]"),
     UniqueConstraint("advertiser_id", "name"),
 )
 line_item = Table(

@@ -172,6 +172,28 @@ class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suppress: tuple[str, ...] = ACQUIRED  # life-cycle stages (of the offer's product) in which a person isn't shown it
 
 
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one part of the people gets instead of the usual."""
+
+    name: str
+    share: Amount  # of the people, 0..1
+    control: bool = False  # is shown nothing; the bids that would have been made are logged as ghosts
+    bid: Amount = 1  # multiplies what an impression is worth
+    creatives: tuple[str, ...] = ()  # only these ads, by name; all when empty
+    offers: tuple[str, ...] = ()  # only the line items of these offers, by name; all when empty
+    model: Literal["current", "challenger"] = "current"  # challenger: the version that shadows (`dsp model shadow`)
+
+
+class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A split of people into arms. Shares that sum to less than 1 leave the rest as usual, in no arm."""
+
+    name: str
+    arms: tuple[Arm, ...]
+    line_items: tuple[str, ...] = ()  # by name; all of the campaign's when empty
+    salt: str = ""  # another one draws the arms anew, and is another experiment to the report
+    status: Literal["active", "ended"] = "active"
+
+
 class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Line items that share a budget and a flight."""
 
@@ -181,6 +203,7 @@ class Campaign(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flight: Flight = Flight()
     status: Literal["active", "paused"] = "active"
     frequency: tuple[Cap, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
 
 
 class Advertiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dsp.base.config import Config
 from dsp.cli.edge import config_of, fail, print_json, refusing
 
 app = typer.Typer(help="The audience store.", no_args_is_help=True)
@@ -94,14 +95,13 @@ def forget(
     from dsp.audience.access import AccessError, allow
     from dsp.audience.person import People, keys_of_identifier
     from dsp.audience.store import StoreError
-    from dsp.ledger.forget import forget_people
     from dsp.openrtb.hashing import hash_text
 
     with refusing(StoreError, AccessError):
         reference = allow(config, "erase")
         keys = keys_of_identifier(config, identifier, kind, scope, hash_text)
         with People(config) as people:
-            done = people.forget(keys, identifier, lambda subjects: forget_people(config, subjects))
+            done = people.forget(keys, identifier, lambda subjects: _forget_events(config, subjects))
     if as_json:
         print_json({**asdict(done), "reference": reference})
     else:
@@ -216,3 +216,13 @@ def _person(context: typer.Context, identifier: str, kind: str, scope: str, acti
         reference = allow(config, action)
         with People(config) as people:
             return people.find(keys_of_identifier(config, identifier, kind, scope, hash_text)), reference
+
+
+def _forget_events(config: Config, subjects: set[bytes]) -> int:
+    """Take people out of the books and of the decision log."""
+    from dsp.bidder.arms import units_of
+    from dsp.ledger.forget import forget_people
+    from dsp.log.forget import forget_units
+
+    logged = forget_units(config.path("log", "decisions"), lambda experiment: units_of(sorted(subjects), experiment)[0])
+    return forget_people(config, subjects) + logged

@@ -253,7 +253,8 @@ def _within(connection: Connection, kind: str, parent: int, one: Any) -> types.A
         owner = row.advertiser_id
     advertiser = advertiser_of(_by_id(connection, tables.advertiser, [owner])[owner])
     if kind == "line_item":
-        campaign = msgspec.structs.replace(campaign_of(row, advertiser.timezone), line_items=(one,))
+        campaign = campaign_of(row, advertiser.timezone)
+        campaign = msgspec.structs.replace(campaign, line_items=(one,), experiments=())  # they name line items not here
     else:
         campaign = msgspec.structs.replace(campaign, line_items=())
     return msgspec.structs.replace(advertiser, campaigns=(campaign,))

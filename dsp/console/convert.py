@@ -20,6 +20,7 @@ from dsp.catalog.times import zone
 _CAPS = msgspec.json.Decoder(tuple[types.Cap, ...]).decode
 _PRODUCT_CAPS = msgspec.json.Decoder(dict[str, tuple[types.Cap, ...]]).decode
 _NAMES = msgspec.json.Decoder(tuple[str, ...]).decode
+_EXPERIMENTS = msgspec.json.Decoder(tuple[types.Experiment, ...]).decode
 _TARGETING = msgspec.json.Decoder(types.Targeting).decode
 _CREATIVE = msgspec.json.Decoder(types.Creative).decode
 
@@ -61,6 +62,7 @@ def campaign_of(row: Any, zone_name: str) -> types.Campaign:
     return types.Campaign(
         name=row.name, budget=budget_of(row), flight=flight_of(row, zone_name),
         status="active" if row.status == "active" else "paused", frequency=_CAPS(row.frequency),
+        experiments=_EXPERIMENTS(row.experiments),
     )  # fmt: skip
 
 

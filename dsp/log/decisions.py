@@ -31,6 +31,10 @@ DECISION_FIELDS: dict[str, tuple[str, int]] = {
     "multiplier": ("<f4", 0),
     "propensity": ("<f4", 0),  # of its creative among the line item's that fitted
     "model": ("<u4", 0),  # version that scored it
+    "experiment": ("<u4", 0),  # id of the experiment its person is in, 0 none
+    "arm": ("|u1", 0),  # number of the arm, from 1
+    "unit": ("<u4", 0),  # hash of person and experiment: what is compared are people
+    "ghost": ("|u1", 0),  # 1: a bid that a control person would have got; it was not made
 }
 FEATURES = "features"
 SPEC_HASH = "spec_hash"
@@ -128,12 +132,14 @@ class DecisionSink:
         """Forget them."""
 
 
-def read_decisions(directory: Path, since: int | None = None, spec_hash: str | None = None) -> dict[str, Any]:
+def read_decisions(
+    directory: Path, since: int | None = None, spec_hash: str | None = None, *, ghosts: bool = False
+) -> dict[str, Any]:
     """All decisions in ``directory`` as arrays by field name, plus "features" float32[n, F] and "spec_hash".
 
     ``since``: unix milliseconds, rows from then on. Only rows of one feature spec are comparable: those of
     ``spec_hash``, or of the newest segment's. "truncated" counts files that end inside a batch, "skipped" rows of
-    another spec.
+    another spec. Ghost bids are left out unless ``ghosts``.
     """
     files = segment_files(Path(directory), since)
     fields = dict(DECISION_FIELDS)
@@ -156,8 +162,10 @@ def read_decisions(directory: Path, since: int | None = None, spec_hash: str | N
         dtype, width = fields.get(name, ("<f4", 1))
         empty = np.zeros((0, width) if width else 0, dtype)
         out[name] = np.concatenate(columns[::-1]) if columns else empty
+    keep = np.ones(len(out["time_ms"]), np.bool_) if ghosts else out["ghost"] == 0
     if since is not None:
-        keep = out["time_ms"] >= since
+        keep &= out["time_ms"] >= since
+    if not keep.all():
         out = {name: column[keep] for name, column in out.items()}
     return {**out, SPEC_HASH: spec_hash or "", "truncated": truncated, "skipped": skipped}
 

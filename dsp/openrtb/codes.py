@@ -39,6 +39,7 @@ NBR_KILL_SWITCH = 508
 NBR_NO_DEAL = 509
 NBR_FREQUENCY_CAP = 510
 NBR_NOT_READY = 511
+NBR_HELD_OUT = 512
 
 NBR_TEXT: dict[int, str] = {
     NBR_UNKNOWN: "unknown",
@@ -71,6 +72,7 @@ NBR_TEXT: dict[int, str] = {
     NBR_NO_DEAL: "no deal we may bid on",
     NBR_FREQUENCY_CAP: "frequency cap met",
     NBR_NOT_READY: "not ready",
+    NBR_HELD_OUT: "held out by an experiment",
 }
 
 # --- loss reasons --------------------------------------------------------------------------------------------------

@@ -63,11 +63,12 @@ def shaped(scenario: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
         item["creatives"] = change["creatives"]
     more = [merge(base_item, other) for other in change.get("more_line_items", [])]
     advertiser["campaigns"][0]["line_items"] = [item, *more]
+    advertiser["campaigns"][0] = merge(advertiser["campaigns"][0], change.get("campaign", {}))
     catalog["advertisers"][0] = merge(advertiser, change.get("advertiser", {}))
     return catalog
 
 
-SHORT_CUTS = ("line_item", "creative", "creatives", "more_line_items", "advertiser")
+SHORT_CUTS = ("line_item", "creative", "creatives", "more_line_items", "campaign", "advertiser")
 
 
 class Stage:

@@ -15,6 +15,15 @@ from dsp.catalog.source import CatalogError, Source
 from dsp.catalog.store import apply_file, current_revision, open_catalog
 from dsp.catalog.types import CatalogFile
 
+CAMPAIGN = "        budget: {total: 1000.10, daily: 100}\n"
+
+
+def experiment(arms: str, line_items: str = "[]", name: str = "E") -> tuple[str, str]:
+    """Old and new text: the campaign with an experiment."""
+    row = f"          - {{name: {name}, line_items: {line_items}, arms: [{arms}]}}\n"
+    return CAMPAIGN, CAMPAIGN + "        experiments:\n" + row
+
+
 # old text, new text, field, part of the message
 WRONG = [
     ("margin: 20.5", "margn: 20.5", "offers[0].margn", "unknown field"),
@@ -53,6 +62,16 @@ WRONG = [
     ("daily: 100}", "daily: 0}", "advertisers[0].campaigns[0].budget.daily", "above 0"),
     ("daily: 100}", "daily: 5000}", "advertisers[0].campaigns[0].budget.daily", "more than the total"),
     ("total: 1000.10", "total: 1e400", "advertisers[0].campaigns[0].budget.total", "not an amount"),
+    (*experiment("{name: a, share: 0.5}"), "EX[0].arms", "1 arms; write 2 to 8"),
+    (*experiment("{name: a, share: 0.5}, {name: a, share: 0.5}"), "EX[0].arms[1].name", "'a' is there twice"),
+    (*experiment("{name: a, share: 0.7}, {name: b, share: 0.5}"), "EX[0].arms", "sum to 1.2, more than everybody"),
+    (*experiment("{name: a, share: half}, {name: b, share: 0.5}"), "EX[0].arms[0].share", "a number from 0 to 1"),
+    (*experiment("{name: a, share: 0, bid: x}, {name: b, share: 0}"), "EX[0].arms[0].bid", "from 0.01 to 10"),
+    (*experiment("{name: a, share: 0, bid: nan}, {name: b, share: 0}"), "EX[0].arms[0].bid", "from 0.01 to 10"),
+    (*experiment("{name: a, share: 0, bid: 2, control: true}, {name: b, share: 0}"), "EX[0].arms[0].control", "is"),
+    (*experiment("{name: a, share: 0, creatives: [X]}, {name: b, share: 0}"), "EX[0].arms[0].creatives[0]", "Box"),
+    (*experiment("{name: a, share: 0, offers: [X]}, {name: b, share: 0}"), "EX[0].arms[0].offers[0]", "loan, savings"),
+    (*experiment("{name: a, share: 0}, {name: b, share: 0}", "[Loan]"), "EX[0].line_items[0]", "write one of Loans"),
     ("offer: loan", "offer: lone", "LI[0].offer", "unknown offer 'lone'; write one of loan, savings"),
     ("max_bid_cpm: 2", "max_bid_cpm: 0", "LI[1].max_bid_cpm", "above 0"),
     ("max_bid_cpm: 2", "max_bid_cpm: true", "LI[1].max_bid_cpm", "Expected"),
@@ -93,6 +112,7 @@ def test_a_wrong_file_names_line_and_field_and_changes_nothing(engine, tmp_path,
     file.write_text(text)
     with pytest.raises(CatalogError) as raised:
         apply_file(engine, file)
+    field = field.replace("EX", "advertisers[0].campaigns[0].experiments")
     field = field.replace("CR", "LI[0].creatives[0]").replace("LI", "advertisers[0].campaigns[0].line_items")
     found = [line for line in str(raised.value).splitlines() if f": {field}: " in line]
     assert found, raised.value
@@ -281,3 +301,15 @@ def test_the_path_of_a_file_is_shown_as_given(tmp_path: Path):
         apply_file(engine, str(file))
     assert str(raised.value).startswith(f"{file}:1: nothing: unknown field")
     engine.dispose()
+
+
+def test_a_line_item_is_in_one_running_experiment_at_a_time(engine, tmp_path):
+    arms = "{name: a, share: 0.5}, {name: b, share: 0.5}"
+    old, new = experiment(arms, "[Loans]")
+    second = experiment(arms, "[Loans, Savings]", "F")[1].splitlines()[-1] + "\n"
+    file = tmp_path / "campaigns.yaml"
+    file.write_text(edited((old, new + second)))
+    with pytest.raises(CatalogError, match=r"'Loans' is in experiment 'E' already; end that first"):
+        apply_file(engine, file)
+    file.write_text(edited((old, new.replace("name: E,", "name: E, status: ended,") + second)))
+    apply_file(engine, file)

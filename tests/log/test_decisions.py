@@ -17,6 +17,7 @@ def batch(start: int, n: int, time_ms: int = 1000):
         for name, (dtype, width) in DECISION_FIELDS.items()
     }
     rows["time_ms"] = np.full(n, time_ms, np.int64)
+    rows["ghost"][:] = 0
     features = (np.arange(n * F, dtype=np.float32) + start).reshape(n, F)
     return rows, features
 
@@ -164,3 +165,12 @@ def _until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_ghost_bids_are_read_only_where_asked_for(writer, tmp_path):
+    rows, features = batch(0, 4)
+    rows["ghost"] = np.array([0, 1, 0, 1], np.uint8)
+    writer.append(rows, features)
+    writer.flush()
+    assert read_decisions(tmp_path)["bid_id"].tolist() == [0, 2]
+    assert read_decisions(tmp_path, ghosts=True)["bid_id"].tolist() == [0, 1, 2, 3]
