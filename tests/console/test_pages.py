@@ -22,7 +22,18 @@ from dsp.openrtb import codes
 
 PAGES = (
     *("/", "/campaigns", "/campaigns/1", "/campaigns/new", "/campaigns/1/new-line-item"),
-    *("/line-items", "/line-items/1", "/line-items/1/why", "/reports", "/changes", "/users", "/keys", "/security"),
+    *(
+        "/line-items",
+        "/line-items/1",
+        "/line-items/1/why",
+        "/exchanges",
+        "/guide",
+        "/reports",
+        "/changes",
+        "/users",
+        "/keys",
+        "/security",
+    ),
 )
 CONSOLE = Path(dsp.console.__file__).parent
 _IN_TEMPLATES = (

@@ -30,9 +30,16 @@ HERE = Path(__file__).parents[1]
 _LANGUAGES = {"en": "en", "zh": "zh-CN"}
 _MOST_FIELDS = 3000
 NAV = (  # group -> address, words, picture
-    ("", (("/", "Overview", "overview"),)),
+    ("", (("/", "Overview", "overview"), ("/guide", "First steps", "guide"))),
     ("Buying", (("/campaigns", "Campaigns", "campaigns"), ("/line-items", "Line items", "line_items"))),
-    ("Results", (("/reports", "Reports", "reports"), ("/changes", "Changes", "changes"))),
+    (
+        "Results",
+        (
+            ("/reports", "Reports", "reports"),
+            ("/exchanges", "Exchanges", "exchanges"),
+            ("/changes", "Changes", "changes"),
+        ),
+    ),
     (
         "Access",
         (("/users", "Users", "users"), ("/keys", "API keys", "keys"), ("/security", "One-time code", "security")),

@@ -1,0 +1,110 @@
+"""Exchanges: what they send, what was bought there, what is owed and disputed; and the first steps of a new system."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
+
+from dsp.audience.lmdb_store import profiles_path
+from dsp.bidder.sample import Sampled, read_sample
+from dsp.catalog import tables
+from dsp.console import browse
+from dsp.console.access import ALL, READ
+from dsp.console.browse import NOTHING, Figures
+from dsp.console.pages.page import Page
+from dsp.ledger.accounts import DISPUTE, PAYABLE
+from dsp.ledger.schema import BALANCES
+
+_DAYS = 7
+_SAMPLE = 1800
+
+
+@dataclass(frozen=True)
+class Market:
+    """One exchange. ``daily``: requests a day, by the sample; ``owed`` and ``disputed``: currency -> micros."""
+
+    name: str
+    auction: str
+    currency: str
+    qps: int
+    daily: float
+    seen_ms: int
+    recent: Figures
+    owed: dict[str, int]
+    disputed: dict[str, int]
+
+
+def exchanges(page: Page) -> Response:
+    """GET /exchanges: figures of what the reader may see; what is owed only to who sees everything."""
+    by, day = page.person, browse.today()
+    recent = browse.figures(page.services, by, "exchange", day - _DAYS + 1, day + 1)
+    sample = read_sample(page.services.config.path("log", "requests"), _SAMPLE)
+    daily, seen = _traffic(sample)
+    everything = by.may(READ, ALL)
+    owed = _balances(page, PAYABLE) if everything else {}
+    disputed = _balances(page, DISPUTE) if everything else {}
+    with page.services.catalog.engine.connect() as connection:
+        rows = connection.execute(select(tables.exchange).order_by(tables.exchange.c.name)).all()
+    found = [
+        Market(x.name, x.auction, x.currency, x.qps, daily[x.name], seen.get(x.name, 0), recent.get(x.id, NOTHING),
+               owed.get(x.id, {}), disputed.get(x.id, {}))
+        for x in rows
+    ]  # fmt: skip
+    return page.show("exchanges.html", exchanges=found, everything=everything)
+
+
+def _traffic(sample: list[Sampled]) -> tuple[Counter[str], dict[str, int]]:
+    """Requests a day and the last one's time in unix milliseconds, by exchange."""
+    daily: Counter[str] = Counter()
+    seen: dict[str, int] = {}
+    if not sample:
+        return daily, seen
+    span_ms = max(1000, sample[0].time_ms - sample[-1].time_ms)
+    for one in sample:
+        daily[one.exchange] += one.stands_for * 86_400_000 // span_ms
+        seen.setdefault(one.exchange, one.time_ms)
+    return daily, seen
+
+
+def _balances(page: Page, kind: int) -> dict[int, dict[str, int]]:
+    c = BALANCES.c
+    query = select(c.ref, c.currency, func.sum(c.debit_micros), func.sum(c.credit_micros)).where(c.kind == kind)
+    found: dict[int, dict[str, int]] = {}
+    try:
+        with page.services.reports.books.connect() as connection:
+            for ref, currency, debit, credit in connection.execute(query.group_by(c.ref, c.currency)):
+                found.setdefault(int(ref), {})[currency] = abs(int(debit) - int(credit))
+    except SQLAlchemyError:
+        return {}
+    return found
+
+
+def guide(page: Page) -> Response:
+    """GET /guide: what a new system still needs, in order."""
+    config = page.services.config
+    with page.services.catalog.engine.connect() as connection:
+
+        def there(table: Any, *where: Any) -> bool:
+            return connection.execute(select(table).where(*where).limit(1)).first() is not None
+
+        steps = [
+            ("Add an exchange", "In a catalog file or over the API: its name, token and auction.", "/exchanges",
+             there(tables.exchange)),
+            ("See its traffic", "Point its requests at this system's bidder.", "/exchanges",
+             bool(read_sample(config.path("log", "requests"), 1))),
+            ("Load people", "`dsp audience load FILE` takes CSV and Parquet. Without, bids are by context alone.",
+             "/guide", profiles_path(config.root).exists()),
+            ("Train a model", "`dsp train --bootstrap` writes one to begin with.", "/guide",
+             config.path("models").exists()),
+            ("Make a campaign", "With a budget, and a line item with an ad.", "/campaigns/new",
+             there(tables.line_item, tables.line_item.c.status != "archived")),
+            ("Go live", "Resume the campaign and its line items; the overview shows spend within seconds.",
+             "/campaigns", there(tables.campaign, tables.campaign.c.status == "active")),
+        ]  # fmt: skip
+    now = next((i for i, step in enumerate(steps) if not step[3]), len(steps))
+    return page.show("guide.html", steps=steps, now=now)
