@@ -60,22 +60,24 @@ def test_every_pod_is_locked_down_and_probed(rendered: Manifests, overlay: str) 
         assert security["runAsUser"] > 0
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
-        (container,) = pod["containers"]
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert re.fullmatch(r"dsp:\d+\.\d+\.\d+", container["image"])
-        assert set(container["resources"]) == {"requests", "limits"}
-        assert {"startupProbe", "livenessProbe"} <= set(container)
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert re.fullmatch(r"dsp:\d+\.\d+\.\d+", container["image"])
+            assert set(container["resources"]) == {"requests", "limits"}
+            assert {"startupProbe", "livenessProbe"} <= set(container)
+            assert "ports" not in container or "readinessProbe" in container
         mounted = {volume["name"] for volume in pod["volumes"]} | {
             claim["metadata"]["name"]
             for manifest in rendered[overlay]
             if manifest["kind"] == "StatefulSet" and manifest["metadata"]["name"] == name
             for claim in manifest["spec"]["volumeClaimTemplates"]
         }
-        assert {mount["name"] for mount in container["volumeMounts"]} == mounted
+        used = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        assert used == mounted
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -149,3 +151,41 @@ def test_the_image_is_pinned_multi_stage_and_not_root() -> None:
     assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
     assert "pip install" not in last
     assert "--require-hashes" in text
+
+
+def test_every_role_that_serves_has_its_service_budget_and_policy(rendered: Manifests) -> None:
+    manifests = rendered["overlays/prod"]
+
+    def of(kind: str) -> list[dict[str, Any]]:
+        return [m["spec"] for m in manifests if m["kind"] == kind]
+
+    workloads = [m for m in manifests if m["kind"] in ("Deployment", "StatefulSet")]
+    assert {m["metadata"]["name"] for m in workloads} == {"bidder", "rta", "ledger", "publisher"}
+    for workload in workloads:
+        labels = workload["spec"]["template"]["metadata"]["labels"]
+        assert any(spec["selector"].items() <= labels.items() for spec in of("Service"))
+        assert any(spec["selector"]["matchLabels"] == labels for spec in of("PodDisruptionBudget"))
+        for container in workload["spec"]["template"]["spec"]["containers"]:
+            for port in container.get("ports", ()):
+                assert any(
+                    allowed["port"] == port["containerPort"]
+                    for spec in of("NetworkPolicy")
+                    if spec["podSelector"].get("matchLabels") == labels
+                    for rule in spec.get("ingress", ())
+                    for allowed in rule["ports"]
+                ), f"nobody may reach {container['name']} at {port}"
+
+
+def test_bidders_scale_on_queue_delay(rendered: Manifests) -> None:
+    metrics = named(rendered["base"], "HorizontalPodAutoscaler", "bidder")["spec"]["metrics"]
+    assert "dsp_queue_delay_seconds_mean" in [metric["pods"]["metric"]["name"] for metric in metrics]
+
+
+def test_the_rta_settings_are_ones_that_the_program_takes_and_go_to_its_ports(rendered: Manifests) -> None:
+    config = load_config(K8S / "components" / "rta" / "settings.yaml")
+    prod = load_config(K8S / "overlays" / "prod" / "settings.yaml")
+    assert config.audience.aerospike_hosts == prod.audience.aerospike_hosts
+    assert (config.bidder.http_workers, config.bidder.grpc_workers) == (0, 0)
+    pod = dict(pods(rendered["overlays/prod"]))["rta"]
+    ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert ports == {"rta": config.rta.port, "metrics": config.bidder.metrics_port}
