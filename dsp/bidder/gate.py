@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.kernel import kernel
-from dsp.catalog.layout import EX_ALLOWANCE_MS, EX_AUCTION, EX_CURRENCY, EX_QPS, EX_TMAX_MS, MAX_REFUSALS
+from dsp.catalog.layout import EX_ALLOWANCE_MS, EX_AUCTION, EX_CURRENCY, EX_FEE_PPM, EX_QPS, EX_TMAX_MS, MAX_REFUSALS
 from dsp.model.context import BROWSERS, OSES
 from dsp.openrtb.columns import (
     CHANNEL_APP,
@@ -44,8 +44,9 @@ from dsp.openrtb.hashing import hash_text
     Q_FOUND,  # 1 with a joined profile
     Q_REASON,  # how far the best candidate came: the no-bid reason if nothing bids
     Q_REFUSES,  # the bit of its exchange in `fit.AD_REFUSED`
-) = range(11)
-Q_WIDTH = 11
+    Q_FEE_PPM,  # what its exchange charges on top of a price, millionths
+) = range(12)
+Q_WIDTH = 12
 
 GO = -1
 BAD_REQUEST = -2
@@ -268,5 +269,6 @@ def gate(
         if at != 1 and at != 2:
             at = ex_i[x, EX_AUCTION] if at == 0 else 1
         q[r, Q_AT] = at
+        q[r, Q_FEE_PPM] = ex_i[x, EX_FEE_PPM]
         q[r, Q_REFUSES] = 1 << x if x < MAX_REFUSALS else 0
         q[r, Q_NBR] = GO

@@ -15,6 +15,7 @@ from dsp.bidder.arms import Arms
 from dsp.bidder.fit import pack_ads
 from dsp.bidder.rank import N_PRODUCTS, pack_items
 from dsp.catalog.layout import (
+    EX_FEE_PPM,
     EX_ID,
     EX_WIDTH,
     LI_CURRENCY,
@@ -122,7 +123,9 @@ class Plan:
         self.account_usd: F64 = account_usd
         self.fixed_bid: U8 = fixed.astype(np.uint8)
         self.cur_code = np.frombuffer(snapshot.cur_code.astype("S3").tobytes(), np.uint8).reshape(-1, 3)
-        self.fx_bits: I64 = (snapshot.cur_usd[:, None] / snapshot.cur_usd[None, :]).view(np.int64)
+        fees = 1.0 + self.ex_i[:, EX_FEE_PPM] * 1e-6  # as `price.select` computes it
+        rates = snapshot.cur_usd[:, None] / snapshot.cur_usd[None, :]
+        self.fx_bits: I64 = (rates[None, :, :] * fees[:, None, None]).view(np.int64)
         advertisers = snapshot.meta["advertisers"]
         self.adv_domains: I64 = np.zeros((max(1, len(advertisers)), MAX_DOMAINS), np.int64)
         for a, advertiser in enumerate(advertisers):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dsp.base.kernel import inlined, kernel
 from dsp.base.money import convert_up, impression_micros, quantize_cpm
-from dsp.bidder.gate import Q_CURRENCY, Q_REASON
+from dsp.bidder.gate import Q_CURRENCY, Q_FEE_PPM, Q_REASON
 from dsp.bidder.rank import (
     C_ARM_FLAGS,
     C_AT,
@@ -136,17 +136,18 @@ def price(
         boost = 1.0 + row[C_BOOST] * 1e-6
         usd_bid = cur_usd[q[r, Q_CURRENCY]]
         floor_usd = row[C_FLOOR] * cur_usd[row[C_FLOORCUR]]  # CPM micros of USD
-        cap_usd = cap[li]
+        fee = 1.0 + q[r, Q_FEE_PPM] * 1e-6  # what it is worth and may cost at most includes it
+        cap_usd = cap[li] / fee
         fixed = fixed_bid[li] != 0
         if fixed:
-            value[a] = cap_usd / usd_account * 1e-9
+            value[a] = cap[li] / usd_account * 1e-9
             worth_usd = cap_usd * boost
         else:
             if row[C_ARM_FLAGS] & ARM_CHALLENGER:
                 value[a] = value_of(p[a], _UNCORRECTED, li_v[li])
             else:
                 value[a] = value_of(p[a], factor[li], li_v[li])
-            worth_usd = value[a] * multiplier[li] * boost * usd_account * 1e9  # CPM micros of USD
+            worth_usd = value[a] * multiplier[li] * boost * usd_account * 1e9 / fee  # CPM micros of USD
         if worth_usd < min_bid_cpm:
             q[r, Q_REASON] = max(q[r, Q_REASON], P_VALUE)
             continue
@@ -246,7 +247,7 @@ def select(
             if best < 0:
                 break
             li = cand[best, C_LI]
-            fx = cur_usd[q[r, Q_CURRENCY]] / cur_usd[li_i[li, LI_CURRENCY]]
+            fx = cur_usd[q[r, Q_CURRENCY]] / cur_usd[li_i[li, LI_CURRENCY]] * (1.0 + q[r, Q_FEE_PPM] * 1e-6)
             reserve = convert_up(impression_micros(bid_cpm[best]), fx)
             affordable = available[li] >= reserve
             if affordable and not _used(bids, first_bid[r], count, cand, li):

@@ -69,7 +69,8 @@ def write_tokens(
     """Pack the records of ``n`` bids; bid b gets id ``first_bid_id + b``; the person field holds the subject
     of frequency in the clear, for the encoder to encrypt, where it may be counted, and zeros elsewhere.
 
-    ``cur_code`` uint8[M, 3]; ``fx_bits`` int64[M, M]: bits of the float64 rate account currency per bid currency.
+    ``cur_code`` uint8[M, 3]; ``fx_bits`` int64[X, M, M]: bits of the float64 rate account currency per bid currency,
+    the exchange's fee included, so that what is charged is what it costs.
     """
     for b in range(n):
         row = out[b]
@@ -97,7 +98,7 @@ def write_tokens(
         currency = q[r, Q_CURRENCY]
         for k in range(3):
             row[T_CURRENCY + k] = cur_code[currency, k]
-        _put(row, T_FX, fx_bits[currency, li_i[li, LI_CURRENCY]], 8)
+        _put(row, T_FX, fx_bits[req[r, R_EXCHANGE], currency, li_i[li, LI_CURRENCY]], 8)
         _put(row, T_PERIOD, period[li], 4)
         _put(row, T_BUCKET, bucket, 4)
         _put(row, T_LEASE, lease, 4)

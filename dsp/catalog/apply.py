@@ -37,6 +37,7 @@ class Writer:
                 self._put(tables.currency, {"code": code}, {"usd": float(rate), "date": file.currencies.date})
         for exchange in file.exchanges:
             values = msgspec.structs.asdict(exchange)
+            values.pop("fee")  # it is the profile's by now
             values |= {name: _json(values[name]) for name in ("profile", "seats", "ips")}
             self._put(tables.exchange, {"id": values.pop("id")}, values)
         for name, value in file.segments.items():

@@ -45,6 +45,7 @@ from dsp.catalog.layout import (
     EX_BILLABLE,
     EX_CURRENCY,
     EX_EXP_S,
+    EX_FEE_PPM,
     EX_ID,
     EX_NO_BID,
     EX_QPS,
@@ -88,6 +89,7 @@ from dsp.catalog.layout import (
 )
 from dsp.catalog.markup import is_secure, mime_of, native_data, native_parts
 from dsp.catalog.meta import build_meta
+from dsp.catalog.profile import fee_ppm
 from dsp.catalog.records import Campaign, Catalog, Creative, LineItem, Offer
 from dsp.catalog.rules import MEDIA, Rules
 from dsp.catalog.style import Refusals, seats_of, style_of
@@ -143,6 +145,7 @@ def _exchanges(catalog: Catalog, view: View) -> Arrays:
         row[EX_AUCTION] = 2 if x.auction == "second" else 1
         row[EX_BILLABLE] = ("burl", "nurl", "pixel").index(x.billable)
         row[EX_NO_BID] = NO_BIDS.index(x.profile.no_bid)
+        row[EX_FEE_PPM] = fee_ppm(x.profile)
         row[EX_STYLE] = view.styles.index(style_of(x))
     words, first = compile_dialects([(x.profile.request, seats_of(x)) for x in catalog.exchanges])
     return {"ex_i": table, "dialect_words": words, "dialect_first": first}

@@ -138,7 +138,8 @@ MAX_REFUSALS = 63
     EX_BILLABLE,  # 0 billing notice, 1 win notice, 2 our own pixel
     EX_NO_BID,  # NO_BIDS index: nothing, a response without bids, one with the reason
     EX_STYLE,  # which of the templates of a creative is its
-) = range(10)
+    EX_FEE_PPM,  # what it charges on top of the price, millionths
+) = range(11)
 EX_WIDTH = 12
 NO_BIDS = ("204", "empty", "nbr")
 

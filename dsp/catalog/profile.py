@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from dsp.base.money import parse_micros
 from dsp.catalog.source import CatalogError, Problem, read_source
 from dsp.openrtb.dialect import Dialect, DialectError, compile_dialect
 
@@ -51,6 +52,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     allowance_ms: int = 20  # network time taken off tmax
     qps: int = 0  # per host; 0: no cap
     exp_s: int = 300  # bid.exp, and the life of a reservation
+    fee: str | float = 0  # share of the price that it charges on top: part of what a bid may cost, reserved and posted
     no_bid: NoBid = "204"  # or 200 with a BidResponse without bids, or with one that has the reason
     notices: tuple[Notice, ...] = ("win", "billing", "loss")  # which of nurl, burl and lurl a bid there has
     price_macro: str = "${AUCTION_PRICE}"  # what it replaces with the price in these
@@ -77,6 +79,10 @@ def check_limits(qps: int | None, allowance_ms: int | None, tmax_ms: int | None,
 def check_profile(profile: Profile) -> list[Problem]:
     """What is wrong with ``profile`` beyond its types."""
     problems = check_limits(profile.qps, profile.allowance_ms, profile.tmax_ms, profile.exp_s)
+    try:
+        fee_ppm(profile)
+    except ValueError:
+        problems.append((("fee",), f"{profile.fee!r} is not a share; write a number from 0 to 1"))
     for i, category in enumerate(profile.banned_categories):
         if not _CATEGORY.fullmatch(category):
             problems.append((("banned_categories", i), f"{category!r} is not an IAB category; write IAB13 or IAB13-4"))
@@ -91,6 +97,14 @@ def check_profile(profile: Profile) -> list[Problem]:
     except DialectError as error:
         problems.append((("request", *error.path), str(error)))
     return problems
+
+
+def fee_ppm(profile: Profile) -> int:
+    """The fee in millionths of the price. Raises ValueError."""
+    ppm = parse_micros(str(profile.fee))
+    if not 0 <= ppm <= 1_000_000 or isinstance(profile.fee, bool):
+        raise ValueError(f"{profile.fee!r} is not a share")
+    return ppm
 
 
 def read_profile(path: Path) -> Profile:

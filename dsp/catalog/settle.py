@@ -33,10 +33,15 @@ def settled(file: types.CatalogFile, beside: Path) -> tuple[types.CatalogFile, l
                 problems.append((("exchanges", i, "profile"), str(error)))
                 profile = Profile()
         exchanges.append(whole(exchange, profile))
+        if exchange.fee is not None:
+            wrong = check_profile(msgspec.structs.replace(profile, fee=exchange.fee))
+            problems += [(("exchanges", i, *path), text) for path, text in wrong if path == ("fee",)]
     return msgspec.structs.replace(file, exchanges=tuple(exchanges)), problems
 
 
 def whole(exchange: types.Exchange, profile: Profile) -> types.Exchange:
     """``exchange`` with every field set."""
     unsaid = {name: getattr(profile, name) for name in _FROM_PROFILE if getattr(exchange, name) is None}
+    if exchange.fee is not None:
+        profile = msgspec.structs.replace(profile, fee=exchange.fee)
     return msgspec.structs.replace(exchange, profile=profile, **unsaid)

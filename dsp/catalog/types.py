@@ -263,6 +263,7 @@ class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exp_s: int | None = None  # bid.exp, and the life of a reservation
     auction: Literal["first", "second"] | None = None  # where the request does not say
     billable: Literal["burl", "nurl", "pixel"] | None = None  # the notice that is charged
+    fee: Amount | None = None  # share of the price that it charges on top
     seat: str = ""
     seats: dict[str, str] = {}  # our seat -> the one this exchange knows; seats that aren't named keep their name
     match_url: str = (

@@ -56,9 +56,17 @@ def read_json(body: bytes) -> dict[str, str]:
 
 
 def read_postback(
-    signer: Signer, partner: PartnerConfig, query: Mapping[str, str], time_ms: int, rates: Mapping[str, float]
+    signer: Signer,
+    partner: PartnerConfig,
+    query: Mapping[str, str],
+    time_ms: int,
+    rates: Mapping[str, float],
+    fees: Mapping[int, float],
 ) -> Notice | None:
-    """The conversion in a partner's call; None: an event we do not count. Raises `RefusedError`."""
+    """The conversion in a partner's call; None: an event we do not count. Raises `RefusedError`.
+
+    ``rates`` are US dollars for one unit of a currency, ``fees`` what an exchange (by id) makes of a price of 1.
+    """
     if partner.secret and not hmac.compare_digest(query.get(partner.secret, "").encode(), partner.password.encode()):
         raise RefusedError(403, "secret", f"{partner.secret} is not what was agreed")
     event = query.get(partner.event, "")
@@ -69,20 +77,23 @@ def read_postback(
     value = parse_value(query.get(partner.value)) if partner.value else 0
     code = query.get(partner.currency, "") if partner.currency else ""
     return notice._replace(
-        value_micros=in_account(value, code, notice.ticket, rates),
+        value_micros=in_account(value, code, notice.ticket, rates, fees.get(notice.ticket.exchange, 1.0)),
         external_id=query.get(partner.id, "")[:ID_MAX] if partner.id else "",
     )
 
 
-def in_account(value_micros: int, code: str, ticket: Ticket, rates: Mapping[str, float]) -> int:
-    """An amount in currency ``code`` in that of the bid's account. Without a rate it is of no use: 0."""
+def in_account(value_micros: int, code: str, ticket: Ticket, rates: Mapping[str, float], fee: float = 1.0) -> int:
+    """An amount in currency ``code`` in that of the bid's account. Without a rate it is of no use: 0.
+
+    ``fee`` is what the exchange's makes of a price of 1: the bid's rate has it in it, a conversion's value hasn't.
+    """
     if not value_micros or not code:
         return value_micros
     theirs = rates.get(code.upper(), 0.0)
     bid = rates.get(ticket.currency.decode("ascii", "replace"), 0.0)
     if not theirs or not bid:
         return 0
-    account = bid / ticket.fx  # USD for one unit: fx is account currency per unit of the bid's
+    account = bid * fee / ticket.fx  # USD for one unit: fx is account currency per unit of the bid's
     return value_micros if math.isclose(theirs, account) else math.floor(value_micros * theirs / account + 0.5)
 
 

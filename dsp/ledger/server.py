@@ -25,6 +25,7 @@ from dsp.audience.store import StoreError
 from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.token import load_signer
+from dsp.catalog.layout import EX_FEE_PPM, EX_ID
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot, SnapshotError
 from dsp.control.grants import SIGNATURE, SYNC_MAX_BYTES, WANT, decode_request, encode_reply, sign_sync, sync_key
@@ -76,6 +77,7 @@ class LedgerServer:
         self._matcher: Matcher | None = None  # made when it is first needed: it brings the decoder with it
         self._making = asyncio.Lock()
         self._published: Snapshot | None = None
+        self._fees: dict[int, float] = {}  # what an exchange makes of a price of 1
         self.plan = self._current_plan() or Plan([])  # before anything is answered: clicks need to know where to go
         self.requests: Counter[tuple[str, str]] = Counter()  # (path, result)
         self._sync_key = sync_key(self.signer.sync_secret)
@@ -136,6 +138,8 @@ class LedgerServer:
         snapshot = Snapshot.load(path)
         self._audience.attach(snapshot)
         self._published = snapshot
+        if snapshot.ex_i.shape[1] > EX_FEE_PPM:
+            self._fees = {int(row[EX_ID]): 1.0 + int(row[EX_FEE_PPM]) * 1e-6 for row in snapshot.ex_i}
         if self._matcher is not None:
             self._matcher.attach(snapshot)
         self.prices.expect({x["id"]: x.get("price", "plain") for x in snapshot.meta["exchanges"]})
@@ -212,7 +216,7 @@ class LedgerServer:
             body = await self._body(scope, proto, FORM_MAX_BYTES)
             json = (scope.headers.get("content-type") or "").startswith("application/json")
             query |= read_json(body) if json else parse_query(body.decode("utf-8", "replace"))
-        notice = read_postback(self.signer, partner, query, time.time_ns() // 1_000_000, self.plan.rates)
+        notice = read_postback(self.signer, partner, query, time.time_ns() // 1_000_000, self.plan.rates, self._fees)
         if notice is None or notice.test:
             self.requests["m", "ignored" if notice is None else "test"] += 1
         else:

@@ -29,6 +29,7 @@ from dsp.catalog.compile import compile_catalog
 from dsp.catalog.profile import shipped, shipped_names
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import apply_file, load_catalog, open_catalog
+from dsp.ledger.ticket import charge_micros, open_ticket
 from dsp.model.bootstrap import bootstrap_model
 from dsp.model.score import Scorer
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
@@ -123,6 +124,17 @@ def test_the_response_is_what_the_exchange_asks_for(engine: Engine, name: str) -
     kind, payload = asked(engine, name, golden["request"], golden.get("tail", ""))
     assert kind == BID, payload
     assert shown(name, payload) == golden["response"]
+
+
+def test_an_exchanges_fee_is_part_of_what_a_bid_may_cost(engine: Engine) -> None:
+    kind, payload = asked(engine, "costly", GOLDEN["openrtb"]["request"])
+    assert kind == BID
+    bid = json.loads(payload)["seatbid"][0]["bid"][0]
+    assert bid["price"] == 3.2  # the line item may pay 4 at most, a quarter on top of the price included
+    token = bid["burl"].partition("/b/")[2].partition("?")[0]
+    ticket = open_ticket(engine.signer, token)
+    assert ticket.reserve_micros == 4_000
+    assert (charge_micros(ticket, 3_200_000), charge_micros(ticket, 1_000_000)) == (4_000, 1_250)
 
 
 @pytest.mark.parametrize("name", GOLDEN)

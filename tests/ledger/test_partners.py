@@ -23,6 +23,7 @@ PARTNER = PartnerConfig(
     password="agreed",
 )
 RATES = {"USD": 1.0, "EUR": 1.25}
+FEES = {8: 1.25}
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def world():
 
 
 def read(world: World, query: dict[str, str], partner: PartnerConfig = PARTNER):
-    return read_postback(world.signer, partner, query, world.clock.time_ms(), RATES)
+    return read_postback(world.signer, partner, query, world.clock.time_ms(), RATES, FEES)
 
 
 def test_a_partners_words_become_a_conversion(world: World) -> None:
@@ -59,6 +60,14 @@ def test_value_in_the_accounts_currency_follows_the_bids_frozen_rate(world: Worl
     unknown = read(world, query | {"cur": "XYZ"})
     assert unknown is not None
     assert unknown.value_micros == 0
+
+
+def test_an_exchanges_fee_is_not_in_what_a_conversion_is_worth(world: World) -> None:
+    token = world.token(fx=0.8 * 1.25, exchange=8).decode()
+    query = {"clickid": token, "event_name": "loan_paid_out", "revenue": "1000", "key": "agreed"}
+    dollars = read(world, query | {"cur": "USD"})
+    assert dollars is not None
+    assert math.isclose(dollars.value_micros, 800_000_000)
 
 
 def test_events_without_a_name_in_the_template_are_ignored(world: World) -> None:
