@@ -97,12 +97,14 @@ def serve(args: argparse.Namespace) -> None:
         config = replace(world.config, bidder=replace(world.config.bidder, **bidder))
         world = World(config, world.catalog, world.items)
     bench = Bench(world, args.format)
+    plan = bench.engine.plan
+    plain = spoken = plan.dialects
     if args.profile:
-        plan = bench.engine.plan
-        plan.dialects = Dialects(*compile_dialects([(shipped(args.profile).request, {})] * len(plan.exchange_names)))
+        spoken = Dialects(*compile_dialects([(shipped(args.profile).request, {})] * len(plan.exchange_names)))
     print("ready", flush=True)
     for line in sys.stdin:
-        batch, seconds = line.split()
+        batch, seconds, *in_dialect = line.split()
+        plan.dialects = spoken if in_dialect else plain
         print(json.dumps(bench.turn(int(batch), float(seconds))), flush=True)
     bench.close()
 
@@ -128,10 +130,10 @@ class Child:
         assert out is not None
         return out.readline().strip()
 
-    def turn(self, batch: int, seconds: float) -> Row:
-        """One turn."""
+    def turn(self, batch: int, seconds: float, dialect: bool = False) -> Row:
+        """One turn; with ``dialect`` every exchange speaks as the child's profile says."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{batch} {seconds}\n")
+        self._process.stdin.write(f"{batch} {seconds}{' dialect' if dialect else ''}\n")
         self._process.stdin.flush()
         row: Row = json.loads(self._line())
         return row
@@ -177,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--tree-b", type=Path, help="another checkout to compare with")
     parser.add_argument("--set-b", action="append", default=[], metavar="NAME=VALUE", help="a bidder setting of B")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a bidder setting of A")
-    parser.add_argument("--profile", default="", help=argparse.SUPPRESS)  # every exchange speaks it
+    parser.add_argument("--profile", default="", help=argparse.SUPPRESS)  # spoken when a turn asks for it
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.serve:
