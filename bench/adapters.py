@@ -1,8 +1,8 @@
 """What exchange profiles cost a bidder: CPU per request with a dialect against none, in turns.
 
-`python -m bench adapters [--tree-a PATH]`. One process decides the standard mix in batches of 64 on one core, in turns A
-on plain OpenRTB and B with every exchange in a profile's dialect, so that each key which OpenRTB doesn't know is looked
-up in it. With ``--tree-a`` A is another process on another checkout, the commit before say, and both speak plain
+`python -m bench adapters [--tree-a PATH]`. One process decides the standard mix in batches of 64 on one core, in turns
+A on plain OpenRTB and B with every exchange in a profile's dialect, so that each key which OpenRTB doesn't know is
+looked up in it. With ``--tree-a`` A is another process on another checkout, the commit before say, and both speak plain
 OpenRTB. Reported is B/A of the pairs of turns, median and 95 % bootstrap interval. Bar: the upper end at most 1.03.
 """
 

@@ -87,8 +87,9 @@ def check_profile(profile: Profile) -> list[Problem]:
         if not _CATEGORY.fullmatch(category):
             problems.append((("banned_categories", i), f"{category!r} is not an IAB category; write IAB13 or IAB13-4"))
     problems += [(("bid", name), "is written by the bidder itself") for name in profile.bid if name in _OURS]
-    needed: Notice = "win" if profile.billable == "nurl" else "billing"
-    if needed not in profile.notices:
+    charged: dict[str, Notice] = {"nurl": "win", "burl": "billing"}
+    needed = charged.get(profile.billable)
+    if needed is not None and needed not in profile.notices:
         problems.append((("notices",), f"has no {needed!r}, which is the notice that is charged"))
     if not re.fullmatch(r"[!-~]{3,60}", profile.price_macro) or set(profile.price_macro) & set('&"\\'):
         problems.append((("price_macro",), "is not a macro; write ${AUCTION_PRICE} or the like"))
