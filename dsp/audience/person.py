@@ -124,6 +124,10 @@ class People:
         done = Erasure()
         needles, subjects = set(keys), set(keys)
         if self._remote is not None:
+            for key in keys:
+                bins = self._remote.get(key)
+                if bins is not None and len(bins.get("p", b"")) == PROFILE_BYTES:
+                    subjects.add(person_subject_of(bytes(bins["p"])))
             removed = sum(self._remote.forget(key) for key in keys)
             done.profiles, done.ids = min(removed, 1), removed
         elif (profiles_path(self.config.root) / "data.mdb").exists():

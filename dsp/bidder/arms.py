@@ -213,7 +213,14 @@ def list_ghosts(
     return count
 
 
-def units_of(subjects: list[bytes], experiment: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
-    """(unit uint32[n], draw in [0, 1) float64[n]) of people by subject, as the kernel has them: for reports."""
-    h = [int(person_hash(np.frombuffer(s, np.uint8), experiment)) for s in subjects]
-    return np.array([x & 0xFFFFFFFF for x in h], np.uint32), np.array([(x >> 32) / 2**32 for x in h])
+def units_of(subjects: U8, experiment: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
+    """(unit uint32[n], draw in [0, 1) float64[n]) of people by subject uint8[n, 16], as the bidder has them."""
+    hashes = np.zeros(len(subjects), np.uint64)
+    _hash_people(np.ascontiguousarray(subjects), experiment, hashes)
+    return (hashes & np.uint64(0xFFFFFFFF)).astype(np.uint32), (hashes >> np.uint64(32)) / 2.0**32
+
+
+@kernel
+def _hash_people(subjects: U8, experiment: int, out: U64) -> None:
+    for i in range(subjects.shape[0]):
+        out[i] = person_hash(subjects[i], experiment)

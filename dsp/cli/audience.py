@@ -220,9 +220,12 @@ def _person(context: typer.Context, identifier: str, kind: str, scope: str, acti
 
 def _forget_events(config: Config, subjects: set[bytes]) -> int:
     """Take people out of the books and of the decision log."""
+    import numpy as np
+
     from dsp.bidder.arms import units_of
     from dsp.ledger.forget import forget_people
     from dsp.log.forget import forget_units
 
-    logged = forget_units(config.path("log", "decisions"), lambda experiment: units_of(sorted(subjects), experiment)[0])
+    people = np.frombuffer(b"".join(sorted(subjects)), np.uint8).reshape(len(subjects), -1)
+    logged = forget_units(config.path("log", "decisions"), lambda experiment: units_of(people, experiment)[0])
     return forget_people(config, subjects) + logged

@@ -19,6 +19,7 @@ from dsp.cli import (
     demo,
     doctor,
     drill,
+    experiment,
     explain,
     keep,
     ledger,
@@ -53,6 +54,7 @@ app.command("train")(train.train)
 app.command("certify")(certify.certify)
 app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
+app.add_typer(experiment.app, name="experiment")
 app.command("report")(report.report)
 ledger.app.command("explain")(books.explain)
 ledger.app.command("reconcile")(books.reconcile)

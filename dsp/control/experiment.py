@@ -21,13 +21,18 @@ _CHUNK = 20_000
 
 @dataclass(frozen=True)
 class Compared:
-    """A ratio in both arms, the difference B - A, and its interval; None where a denominator is nothing."""
+    """A ratio in both arms, the difference B - A, the lift B / A - 1, and their intervals; None where a denominator is
+    nothing.
+    """
 
     a: float | None
     b: float | None
     difference: float | None
     low: float | None
     high: float | None
+    lift: float | None = None
+    lift_low: float | None = None
+    lift_high: float | None = None
 
     @property
     def significant(self) -> bool:
@@ -41,12 +46,20 @@ def compare(a: tuple[F64, F64], b: tuple[F64, F64], seed: int = 1) -> Compared:
     if one is None or other is None:
         return Compared(one, other, None, None, None)
     rng = np.random.default_rng(seed)
-    drawn = _drawn(*b, rng) - _drawn(*a, rng)
+    drawn_b, drawn_a = _drawn(*b, rng), _drawn(*a, rng)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_lift = _interval(drawn_b / drawn_a - 1.0) if one > 0 else (None, None)
+        return Compared(
+            one, other, other - one, *_interval(drawn_b - drawn_a), other / one - 1.0 if one > 0 else None, *of_lift
+        )
+
+
+def _interval(drawn: F64) -> tuple[float | None, float | None]:
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
-        return Compared(one, other, other - one, None, None)
+        return None, None
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Compared(one, other, other - one, float(low), float(high))
+    return float(low), float(high)
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
@@ -54,13 +67,14 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 
 
 def _drawn(numerator: F64, denominator: F64, rng: np.random.Generator) -> F64:
-    """float64[DRAWS] ratios of resampled sums."""
+    """float64[DRAWS] ratios of resampled sums. Units that are alike are drawn together: sums of Poisson are Poisson."""
     sums = np.zeros((DRAWS, 2))
     both = np.stack([numerator, denominator], axis=1)
     both = both[(both != 0.0).any(axis=1)]  # others change no sum, whatever their weight
-    for at in range(0, len(both), _CHUNK):
-        part = both[at : at + _CHUNK]
+    rows, counts = np.unique(both, axis=0, return_counts=True)
+    for at in range(0, len(rows), _CHUNK):
+        part, many = rows[at : at + _CHUNK], counts[at : at + _CHUNK]
         for d in range(DRAWS):
-            sums[d] += rng.poisson(1.0, len(part)) @ part
+            sums[d] += rng.poisson(many) @ part
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(sums[:, 0] / sums[:, 1])

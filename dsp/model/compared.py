@@ -61,24 +61,49 @@ def brought(stage: F64, offer: F64) -> F64:
     return np.asarray(out)
 
 
+@dataclass(frozen=True)
+class Fates:
+    """Of each decision: ``stage`` float64[n, 6] as `labels.Labels` has it, USD ``spent`` and ``value`` float64[n],
+    ``settled`` and ``known`` (whether the snapshot has its line item) bool[n].
+    """
+
+    stage: F64
+    spent: F64
+    value: F64
+    settled: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
+
+
+def fates(decisions: Mapping[str, Any], outcomes: Mapping[str, Any], snapshot: Snapshot) -> Fates:
+    """What became of each. What a shown impression cost is its notice's price, or without one what was reserved."""
+    labels = join_labels(decisions, outcomes)
+    at, known = rows_of_line_items(decisions["line_item"], snapshot)
+    usd = snapshot.cur_usd[snapshot.li_i[at, LI_CURRENCY]]
+    stage = labels.stage.astype(np.float64)
+    value = brought(stage[:, 1:], snapshot.li_v[at]) * usd
+    spent = stage[:, 0] * decisions["reserve_micros"] * 1e-6 * _paid_share(decisions, outcomes) * usd
+    return Fates(stage, spent, value, labels.settled, known)
+
+
+def rows_of_line_items(
+    numbers: npt.NDArray[Any], snapshot: Snapshot
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """(rows int64[n] of line items by public id, bool[n] whether there is one)."""
+    ids = snapshot.li_i[:, LI_ID]  # sorted
+    at = np.minimum(np.searchsorted(ids, numbers), len(ids) - 1)
+    return at, ids[at] == numbers
+
+
 def results(
     decisions: Mapping[str, Any], outcomes: Mapping[str, Any], snapshot: Snapshot, versions: tuple[int, ...]
 ) -> list[Results]:
-    """One per version. What a shown impression cost is its notice's price, or without one what was reserved."""
-    labels = join_labels(decisions, outcomes)
-    ids = snapshot.li_i[:, LI_ID]  # sorted
-    at = np.minimum(np.searchsorted(ids, decisions["line_item"]), len(ids) - 1)
-    known = ids[at] == decisions["line_item"]
-    usd = snapshot.cur_usd[snapshot.li_i[at, LI_CURRENCY]]
-    stage = labels.stage.astype(np.float64)
-    value = brought(stage[:, 1:], snapshot.li_v[at])
-    share = _paid_share(decisions, outcomes)
-    spent = stage[:, 0] * decisions["reserve_micros"] * 1e-6 * share * usd
+    """One per version, see `fates`."""
+    fate = fates(decisions, outcomes, snapshot)
     out = []
     for version in versions:
-        rows = (decisions["model"] == version) & labels.settled & known
-        of = stage[rows]
-        out.append(Results(np.ones(len(of)), of[:, 0], of[:, 1], of[:, 4], spent[rows], (value * usd)[rows]))
+        rows = (decisions["model"] == version) & fate.settled & fate.known
+        of = fate.stage[rows]
+        out.append(Results(np.ones(len(of)), of[:, 0], of[:, 1], of[:, 4], fate.spent[rows], fate.value[rows]))
     return out
 
 

@@ -24,7 +24,7 @@ from dsp.model.features import SPEC_HASH
 
 TOKEN = re.compile(r"/b/([\w-]{136})\?")
 PEOPLE = 20_000
-SUBJECTS = [bytes(row) for row in np.random.default_rng(11).integers(0, 256, (PEOPLE, 16), np.uint8)]
+SUBJECTS = np.random.default_rng(11).integers(0, 256, (PEOPLE, 16), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,8 @@ def test_the_draws_of_two_experiments_have_nothing_to_do_with_one_another(one: i
 @settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16), st.integers(1, 2**32 - 1))
 def test_a_person_is_drawn_the_same_way_every_time(subject: bytes, experiment: int) -> None:
-    first, again = units_of([subject], experiment), units_of([subject, subject[::-1]], experiment)
+    row = np.frombuffer(subject, np.uint8)
+    first, again = units_of(row[None], experiment), units_of(np.stack([row, row[::-1]]), experiment)
     assert (first[0][0], first[1][0]) == (again[0][0], again[1][0])
     assert 0.0 <= first[1][0] < 1.0
 
