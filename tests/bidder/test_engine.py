@@ -19,17 +19,19 @@ from dsp.base.token import TOKEN_TEST
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE
 from dsp.bidder.engine import Engine
 from dsp.bidder.retry import EVERY_NS
+from dsp.bidder.rollout import Loaded
 from dsp.bidder.slices import Slices
 from dsp.catalog.layout import CR_ID
 from dsp.catalog.publish import Publisher
 from dsp.catalog.store import apply_file, set_status
 from dsp.log.decisions import DecisionWriter, read_decisions
 from dsp.model.correction import Correction
-from dsp.model.features import SPEC_HASH
+from dsp.model.features import SHARED, SPEC_HASH
 from dsp.model.manifest import MODEL_FILE, Manifest
 from dsp.model.registry import current_dir, save_version
 from dsp.model.rollout import promote, shadow
 from dsp.model.score import Scorer
+from dsp.model.winscale import KEYS, WinScale, save_win_scale
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 from dsp.openrtb.convert import json_to_pb
 from dsp.openrtb.limits import MAX_BODY_BYTES
@@ -282,6 +284,30 @@ def test_a_shadowing_model_changes_no_answer_and_is_compared_in_metrics(stage: S
     assert rows > 0
     assert (sums > 0).all()
     np.testing.assert_array_equal(sums[0], sums[1])  # the same model twice
+
+
+def test_a_bid_follows_what_such_a_slot_goes_for(stage: Stage) -> None:
+    """Prices by context that ship with a model are loaded with it, and shade its bids."""
+    scenario = copy.deepcopy(dict(BASE))
+    item = scenario["catalog"]["advertisers"][0]["campaigns"][0]["line_items"][0]
+    del item["strategy"]
+    item["max_bid_cpm"] = 50
+    engine = stage.engine(scenario)
+    ratio = np.geomspace(0.1, 5.0, 100)
+    mass = np.diff(1.0 / (1.0 + ratio**-6.0), prepend=0.0, append=1.0)[None]
+    decide(engine, request())
+    worth = 8e6  # CPM micros, far above the floor
+    engine.slices.multiplier[:] = worth / 1e9 / engine.work.value[0]
+    bids = []
+    for price in (0.2 * worth, 0.6 * worth):
+        directory = stage.config.path("models", f"{second_version(stage).version:06d}")
+        weights = np.append(np.zeros(SHARED), np.log(price))
+        save_win_scale(directory, WinScale(weights, (0.0, 30.0), ratio, mass, np.zeros(KEYS, np.int64)))
+        engine.models.current = Loaded.of(Scorer.load(directory))
+        decide(engine, request(at=1))
+        bids.append(int(engine.work.bid_cpm[0]))
+    engine.close()
+    assert 0.15 * worth < bids[0] < 0.45 * worth < 0.5 * worth < bids[1] < worth
 
 
 def test_an_online_correction_moves_value_and_goes_with_its_model(stage: Stage) -> None:
