@@ -1,10 +1,10 @@
 """Do budgets hold, and are they spent? Four workers bid on 1,000 line items until their flight ends. Simulated clock.
 
-`python -m bench money [--lines 1000] [--seed 1]`. The real slices, grants and books run on a simulated clock; only the
-exchanges are made up. Budgets are 100 to 1,000 maximum bids, win rates 5 to 50 %, every other line item's exchange
-reports losses, prices are first or second; every 500th win notice comes after its reservation has expired. In a second
-run every notice is delivered one to five times, shuffled, 10 % of them after expiry, and the books must end as those
-that got each notice once and in order.
+`python -m bench money [--lines 1000] [--seed 1] [--demand 8] [--workers 4]`. The real slices, grants and books run on
+a simulated clock; only the exchanges are made up. Budgets are 100 to 1,000 maximum bids, win rates 5 to 50 %, every
+other line item's exchange reports losses, prices are first or second; every 500th win notice comes after its
+reservation has expired. In a second run every notice is delivered one to five times, shuffled, 10 % of them after
+expiry, and the books must end as those that got each notice once and in order.
 
 Bars: overspend 0 apart from late wins; unspent at the flight's end at most one bid and 3 %.
 """
@@ -39,7 +39,7 @@ START_MS = 1_700_000_000_000
 EXP_S = 10.0
 SKEW_S = 5.0
 STEP_S = 0.5
-DEMAND = 8.0  # times the bids that a budget needs; the last of it is held by one worker, who sees a quarter of them
+DEMAND = 8.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Setting:
     flight_s: float = 2_400.0
     win_rates: tuple[float, float] = (0.05, 0.5)
     late: float = 1 / 500  # share of wins whose notice comes after expiry
+    demand: float = DEMAND  # times the bids that a budget needs, were each won at the maximum bid
     shuffled: bool = False  # each notice 1 to 5 times, out of order, 10 % after expiry
 
 
@@ -86,7 +87,7 @@ class Market:
         self.reports_losses = np.arange(s.lines) % 2 == 0
         self.second_price = self.rng.random(s.lines) < 0.5
         self.demand = (
-            DEMAND * self.budgets / MAX_BID / self.win_rate / s.flight_s / s.workers
+            s.demand * self.budgets / MAX_BID / self.win_rate / s.flight_s / s.workers
         )  # bids a second and worker
         config = Config(ledger=LedgerConfig(skew_s=SKEW_S, sync_s=STEP_S, win_rate_jump=0, price_jump=0))
         self.books = Books.open(":memory:", config.ledger, mono_ns=self.clock(), time_ms=self.clock.ms, durable=False)
@@ -209,6 +210,7 @@ def run(setting: Setting, progress: Progress | None = None) -> dict[str, Any]:
         "lines": setting.lines,
         "workers": setting.workers,
         "seed": setting.seed,
+        "demand": setting.demand,
         "shuffled": setting.shuffled,
         "bids": market.bids,
         "notices": market.notices,
@@ -266,12 +268,19 @@ def main(args: list[str]) -> int:
     parser.add_argument("--lines", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flight", type=float, default=2_400.0, help="simulated seconds")
+    parser.add_argument("--demand", type=float, default=DEMAND, help="times the bids that a budget needs")
+    parser.add_argument("--workers", type=int, default=4, help="1: what nobody who divides budgets can do better")
+    parser.add_argument("--once", action="store_true", help="only the run with each notice once and in order")
     parser.add_argument("--json", action="store_true", help="JSON lines only")
     options = parser.parse_args(args)
     fine = True
     with Progress(console=Console(stderr=True)) as progress:
-        for shuffled in (False, True):
-            setting = Setting(options.seed, options.lines, flight_s=options.flight, shuffled=shuffled)
+        for shuffled in (False,) if options.once else (False, True):
+            setting = Setting(
+                *(options.seed, options.lines, options.workers, options.flight),
+                demand=options.demand,
+                shuffled=shuffled,
+            )
             result = run(setting, progress)
             fine = fine and verdict(result)
             if options.json:

@@ -18,6 +18,7 @@ from dsp.ledger.plan import NO_LIMIT, Budget, LinePlan, Plan
 
 RECALL_NS = 1_000_000_000
 FOREVER = 1 << 62
+FEW = 4  # scarce room is divided down to a least slice over this (two bids), so that the last of it sees all demand
 SLACK_SHARES = 8  # a tolerance is divided among this many leases at most
 
 
@@ -257,7 +258,7 @@ class Granting:
                 line.chain[0].waiting[slot] = None
                 continue
             room, blocker = line.room(slot.period)
-            amount = min(slot.want, max(room // workers, line.least_micros), room)
+            amount = min(slot.want, max(room // workers, line.least_micros // FEW, 1), room)
             if amount > 0:
                 slot.move(granted=amount)
                 slot.want = slot.want - amount if amount == room else 0  # cut to its share: it will ask again
