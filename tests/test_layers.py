@@ -38,6 +38,7 @@ VENDORS: dict[str, set[str]] = {
     "lmdb": {"audience"},
     "prometheus_client": {"base"},
     "structlog": {"base"},
+    "opentelemetry": {"base"},
     "alembic": {"ledger"},
     "psycopg": {"ledger"},
     "grpc": {"ingress", "market", "ledger", "bidder"},  # the market is a client

@@ -160,6 +160,13 @@ class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     sample: int = 100  # of the rest, one in so many, with how many were left out; 0: none
 
 
+class TracesConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """OpenTelemetry traces of the bidder's batches (`dsp.base.trace`)."""
+
+    endpoint: str = ""  # an OTLP receiver, as in http://collector:4318/v1/traces; empty: no traces
+    sample: float = 0.001  # share of the batches that are traced
+
+
 class RetentionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How long what is kept; `dsp retain` applies it, and `dsp serve` does so every hour. 0: for ever."""
 
@@ -180,6 +187,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     console: ConsoleConfig = ConsoleConfig()
     rta: RtaConfig = RtaConfig()
     logs: LogsConfig = LogsConfig()
+    traces: TracesConfig = TracesConfig()
     retention: RetentionConfig = RetentionConfig()
 
     @property

@@ -24,6 +24,7 @@ from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.base.token import Signer, load_signer
+from dsp.base.trace import Tracer
 from dsp.bidder.answer import TOO_LARGE, Answer, Numbers
 from dsp.bidder.arms import enter_arms, list_ghosts
 from dsp.bidder.capping import drop_capped, reserve_caps
@@ -107,6 +108,7 @@ class Engine:
         self.slices = slices
         self.signer = signer
         self.decisions = decisions
+        self.tracer: Tracer | None = None  # of sampled batches, when asked for
         self.clock = clock
         self.batch = Batch()
         self._k = min(config.bidder.candidates, MAX_K)
@@ -403,7 +405,10 @@ class Engine:
             self._log_ghosts(n_cand, now_s, p)
         self.models.shadow(n_cand, p, self.metrics)
         self._count(n, now_ns, t0)
-        self._m_stages.observe_marks((t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns()))
+        marks = (t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns())
+        self._m_stages.observe_marks(marks)
+        if self.tracer is not None:
+            self.tracer.offer(n, n_cand, n_bids, marks)
         return answers
 
     def _join(self, n: int, now_s: int) -> None:
@@ -615,3 +620,5 @@ class Engine:
         if self.decisions is not None:
             self.decisions.close()
         self.audience.close()
+        if self.tracer is not None:
+            self.tracer.close()

@@ -9,6 +9,7 @@ from typing import TypeVar
 from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.metrics import Metrics
+from dsp.base.trace import open_tracer
 from dsp.bidder.engine import Engine, NotReadyError
 from dsp.bidder.plan import PlanError
 from dsp.bidder.rta import RtaEngine
@@ -24,7 +25,10 @@ E = TypeVar("E", Engine, RtaEngine)
 
 def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider | None:
     """The bidder's engine, warm; None when told to stop while there was no snapshot or model yet."""
-    return _when_ready(lambda: Engine.open(config, metrics=metrics, worker=worker), stopping)
+    engine = _when_ready(lambda: Engine.open(config, metrics=metrics, worker=worker), stopping)
+    if engine is not None:
+        engine.tracer = open_tracer(config.traces, "bidder", worker)
+    return engine
 
 
 def open_rta(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> RtaEngine | None:

@@ -356,3 +356,22 @@ def test_every_request_is_counted_once_under_what_became_of_it(stage: Stage) -> 
     assert outcomes[[BID, NO_BID, BAD]].tolist() == [2, 1, 1]
     assert metrics.counter("dsp_bids_total").sum() == 2
     assert metrics.counter("dsp_no_bid_total").sum() == 1
+
+
+def test_a_traced_batch_says_how_much_and_how_long(stage: Stage) -> None:
+    engine = stage.engine(dict(BASE))
+    kept: list[tuple[int, int, int, tuple[int, ...]]] = []
+
+    class Kept:
+        def offer(self, *batch: Any) -> None:
+            kept.append(batch)
+
+    engine.tracer = Kept()  # type: ignore[assignment]
+    try:
+        assert [kind for kind, _ in decide(engine, request(), request(id="b"), b"{")] == [BID, BID, BAD]
+    finally:
+        engine.tracer = None
+    ((requests, candidates, bids, marks),) = kept
+    assert (requests, bids) == (3, 2)
+    assert candidates >= 2
+    assert list(marks) == sorted(marks)
