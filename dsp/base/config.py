@@ -111,6 +111,7 @@ class ConsoleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     host: str = "127.0.0.1"  # address it listens on
     port: int = 8070  # API and pages
     threads: int = 4  # requests worked on at once
+    approval_above: float = 0.0  # US dollars; a campaign that may spend more goes live by a second person; 0 never
 
 
 class StrategyConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

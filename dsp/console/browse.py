@@ -194,10 +194,11 @@ def _row(r: Any, kind: str) -> Row:
     return Row(
         r.id, r.name, r.status, r.advertiser_id, r.advertiser, r.currency, r.timezone,
         r.campaign_id if line else r.id, r.campaign if line else r.name,
-        _limit(r.total_micros), _limit(r.daily_micros), r.max_bid_micros if line else 0,
+        limit(r.total_micros), limit(r.daily_micros), r.max_bid_micros if line else 0,
         r.target_micros if line else 0, r.target_stage if line else "", r.start_s, r.end_s,
     )  # fmt: skip
 
 
-def _limit(micros: int) -> int | None:
+def limit(micros: int) -> int | None:
+    """A budget of the catalog; None: no limit."""
     return None if micros >= NO_LIMIT_MICROS else micros

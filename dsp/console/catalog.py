@@ -8,6 +8,7 @@ something must have seen it as it is.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,8 +41,9 @@ _MOST = 2**53
 class Catalog:
     """The catalog of one database."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, clock: Callable[[], float] = time.time, approval_above: float = 0.0) -> None:
         self.engine, self.clock = engine, clock
+        self.approval_above = approval_above  # US dollars; 0: nobody else needs to approve
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -150,6 +152,7 @@ class Catalog:
                 raise ApiError(409, "exists", f"the name {body['name']!r} is taken; choose another")
             ref = self._save(connection, by, kind, parent, body)
             made = self._show(connection, kind, [ref])[0]
+            self._approved(connection, kind, "create", None, made)
             self._log(connection, by, "create", kind, None, made)
             return made
 
@@ -175,8 +178,22 @@ class Catalog:
                 connection.execute(update(table).where(table.c.id == ref).values(name=_short(name)))
             self._save(connection, by, kind, parent, {**spec, **changes})
             after = self._show(connection, kind, [ref])[0]
+            self._approved(connection, kind, action, before, after)
             self._log(connection, by, action, kind, before, after)
             return after
+
+    def _approved(self, connection: Connection, kind: str, action: str, before: Shown | None, after: Shown) -> None:
+        """Raise 409 where a campaign would go live, or cost more while live, than one person may decide."""
+        if not self.approval_above or kind != "campaign" or action == "approve" or after["status"] != "active":
+            return
+        was = _stake(before) if before is not None and before["status"] == "active" else 0.0
+        if _stake(after) <= was:
+            return
+        c, a = tables.currency.c, tables.advertiser.c
+        rate = select(c.usd).join(tables.advertiser, a.currency == c.code).where(a.id == after["advertiser_id"])
+        if _stake(after) * float(connection.execute(rate).scalar() or 1.0) > self.approval_above:
+            limit = f"{self.approval_above:,.0f} USD"
+            raise ApiError(409, "approval", f"it may spend more than {limit}; send it for review by a second person")
 
     def archive(self, by: Identity, kind: str, ref: int, etag: str) -> Shown:
         """End it for good; its books stay."""
@@ -217,6 +234,12 @@ class Catalog:
         ref = _find(connection, kind, parent, one.name)
         assert ref is not None
         return ref
+
+
+def _stake(campaign: Shown) -> float:
+    """What a campaign may spend: its total, or a month of its daily budget; without either, anything."""
+    total, daily = (campaign["budget"].get(name) for name in ("total", "daily"))
+    return float(total) if total is not None else 30 * float(daily) if daily is not None else math.inf
 
 
 def etag_of(shown: Shown) -> str:

@@ -32,4 +32,6 @@ def open_services(
     """Over the data directory of ``config``."""
     engine = open_catalog(catalog_path(config))
     accounts = Accounts(engine, clock, hasher)
-    return Services(config, accounts, Catalog(engine, clock), Reports(engine, open_books(config)))
+    return Services(
+        config, accounts, Catalog(engine, clock, config.console.approval_above), Reports(engine, open_books(config))
+    )

@@ -88,6 +88,20 @@ audit = Table(
     Column("after", Text, nullable=False),
     Column("hash", String(64), nullable=False),
 )
+review = Table(  # changes of campaigns that wait for a second person
+    "console_review",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("campaign_id", _Id, nullable=False),
+    Column("advertiser_id", BigInteger, nullable=False, index=True),
+    Column("state", String(10), nullable=False),  # waiting, approved, returned
+    Column("etag", String(40), nullable=False),  # of the campaign when it was asked for
+    Column("changes", Text, nullable=False),
+    Column("asked_by", String(200), nullable=False),
+    Column("asked_id", _Id, nullable=False),
+    Column("asked_s", BigInteger, nullable=False),
+    Column("decided_by", String(200), nullable=False),
+)
 idempotency = Table(
     "console_idempotency",
     metadata,

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from dsp.console.edge import body_of, check_csrf
 from dsp.console.errors import ApiError
-from dsp.console.pages import editor, entry, history, lists, market, overview, people, reporting, why
+from dsp.console.pages import editor, entry, history, lists, market, overview, people, reporting, reviewing, why
 from dsp.console.pages.page import HERE, Handler, Page, see
 from dsp.console.services import Services
 
@@ -33,6 +33,9 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/line-items/{id:int}/reach", why.reach),
     ("GET", "/exchanges", market.exchanges),
     ("GET", "/guide", market.guide),
+    ("GET", "/review", reviewing.reviews),
+    ("POST", "/review/{id:int}/approve", reviewing.decide(True)),
+    ("POST", "/review/{id:int}/return", reviewing.decide(False)),
     ("GET", "/users", people.users),
     ("POST", "/users", people.add_user),
     ("GET", "/keys", people.keys),

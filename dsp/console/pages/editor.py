@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from dsp.console import history
+from dsp.console import history, review
 from dsp.console.access import EDIT
 from dsp.console.browse import Browse, listed
 from dsp.console.bulk import duplicate
@@ -117,6 +117,9 @@ def save(kind: str) -> Handler:
         except ApiError as error:
             if error.status == 403:
                 raise
+            if error.problem.code == "approval":
+                review.ask(page.services.catalog, page.person, page.ref, body)
+                return see(f"{BASE[kind]}/{page.ref}", "asked")
             return _edit(page, kind, one, error)
         return see(f"{BASE[kind]}/{page.ref}", "saved")
 
@@ -158,7 +161,13 @@ def status(kind: str, value: str, action: str) -> Handler:
     """POST of pause and resume."""
 
     def run(page: Page) -> Response:
-        page.services.catalog.change(page.person, kind, page.ref, {"status": value}, "*", action)
+        try:
+            page.services.catalog.change(page.person, kind, page.ref, {"status": value}, "*", action)
+        except ApiError as error:
+            if error.problem.code != "approval":
+                raise
+            review.ask(page.services.catalog, page.person, page.ref, {"status": value})
+            return see(f"{BASE[kind]}/{page.ref}", "asked")
         return see(f"{BASE[kind]}/{page.ref}", f"{action}d")
 
     return run

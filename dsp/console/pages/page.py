@@ -18,6 +18,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from dsp.console import review
 from dsp.console.access import ADMIN, EDIT, REPORT, Identity
 from dsp.console.edge import identify
 from dsp.console.errors import ApiError
@@ -31,7 +32,14 @@ _LANGUAGES = {"en": "en", "zh": "zh-CN"}
 _MOST_FIELDS = 3000
 NAV = (  # group -> address, words, picture
     ("", (("/", "Overview", "overview"), ("/guide", "First steps", "guide"))),
-    ("Buying", (("/campaigns", "Campaigns", "campaigns"), ("/line-items", "Line items", "line_items"))),
+    (
+        "Buying",
+        (
+            ("/campaigns", "Campaigns", "campaigns"),
+            ("/line-items", "Line items", "line_items"),
+            ("/review", "Review", "review"),
+        ),
+    ),
     (
         "Results",
         (
@@ -54,6 +62,9 @@ DONE = {  # what a page says after it did something
     "resumed": "Running. Its spend shows here within seconds.",
     "undone": "Undone.",
     "revoked": "Revoked.",
+    "asked": "It waits for a second person's approval now.",
+    "approved": "Approved. It is live within two seconds.",
+    "returned": "Sent back. Nothing was changed.",
     "totp": "From now on we ask for a code when you sign in.",
     "user": "The user can sign in now.",
 }
@@ -132,7 +143,8 @@ class Page:
         by, done = self.by, DONE.get(self.request.query_params.get("done", ""), "")
         shared: dict[str, Any] = {
             "by": by, "lang": _LANGUAGES[self.lang], "path": self.request.url.path, "_": self.words, "link": self.link,
-            "nav": _nav(by), "funnel": FUNNEL, "problem": None, "wrong": {}, "form": {}, "done": done, "waiting": 0,
+            "nav": _nav(by), "funnel": FUNNEL, "problem": None, "wrong": {}, "form": {}, "done": done,
+            "waiting": review.count(self.services.catalog, by) if by is not None else 0,
             "may_report": by is not None and by.may_anywhere(REPORT),
             "may_edit": by is not None and by.may_anywhere(EDIT),
         }  # fmt: skip
