@@ -28,6 +28,7 @@ COMMANDS = (
     "restart",
     "soak",
     "capacity",
+    "console",
 )
 
 

@@ -25,6 +25,7 @@ from dsp.ledger.schema import MEASURES
 
 _MOST = 2**53
 _ADVERTISER, _CAMPAIGN, _LINE = tables.advertiser.c, tables.campaign.c, tables.line_item.c
+_FEW = 1_000  # so many ids are named to the books; of more, all are asked for
 DAYS = 7  # that a list's figures cover, today included
 Sort = Literal[
     "name", "status", "daily", "total", "spend", "today", "impressions", "funded", "cost", "return", "newest"
@@ -96,15 +97,18 @@ def today() -> int:
     return int(datetime.now(UTC).timestamp() // 86_400)
 
 
-def figures(services: Services, by: Identity, kind: str, first: int, last: int) -> dict[int, Figures]:
-    """What each of a kind spent and brought from day ``first`` to ``last``; nothing where it can't be told."""
+def figures(
+    services: Services, by: Identity, kind: str, first: int, last: int, ids: Sequence[int] | None = None
+) -> dict[int, Figures]:
+    """What each of a kind (``ids``: only these) spent and brought from day ``first`` to ``last``; nothing where it
+    can't be told.
+    """
     mine = by.advertisers(REPORT)
     if mine == frozenset():
         return {}
     only: dict[str, Sequence[int]] = {} if mine is None else {"advertiser": sorted(mine)}
-    if mine is not None and kind == "campaign":  # days of campaigns can be kept by campaign alone
-        with services.catalog.engine.connect() as connection:
-            only = {kind: list(connection.scalars(select(_CAMPAIGN.id).where(_CAMPAIGN.advertiser_id.in_(mine))))}
+    if ids is not None:
+        only[kind] = ids
     try:
         found = ask(services.reports.books, Question(first, last, (kind,), only))
     except SQLAlchemyError:
@@ -121,15 +125,15 @@ def listed(services: Services, by: Identity, kind: str, query: Browse) -> tuple[
         if order is not None:
             total = int(connection.execute(select(func.count()).select_from(wanted.subquery())).scalar_one())
             ids = list(connection.scalars(wanted.order_by(*order).offset(query.offset).limit(query.limit)))
-            recent = figures(services, by, kind, day - DAYS + 1, day + 1)
-            now = figures(services, by, kind, day, day)
         else:
-            recent = figures(services, by, kind, day - DAYS + 1, day + 1)
-            now = figures(services, by, kind, day, day)
             every = list(connection.scalars(wanted.order_by(TABLES[kind].c.id.desc())))
-            of = now if query.sort == "today" else recent
+            first = day if query.sort == "today" else day - DAYS + 1
+            last = day if query.sort == "today" else day + 1
+            of = figures(services, by, kind, first, last, every if len(every) <= _FEW else None)
             every.sort(key=lambda ref: _worth(of.get(ref, NOTHING), query.sort), reverse=query.desc)
             ids, total = every[query.offset : query.offset + query.limit], len(every)
+        recent = figures(services, by, kind, day - DAYS + 1, day + 1, ids)
+        now = figures(services, by, kind, day, day, ids)
         rows = read(connection, kind, ids)
     return [with_figures(rows[ref], recent, now) for ref in ids if ref in rows], total
 

@@ -21,7 +21,7 @@ from dsp.catalog import tables
 from dsp.console.access import REPORT, Identity
 from dsp.console.errors import ApiError, invalid
 from dsp.console.models import Report, ReportQuery, ReportRow
-from dsp.ledger.report import Question, ask
+from dsp.ledger.report import Question, page
 from dsp.ledger.schema import MEASURES
 
 _EPOCH = date(1970, 1, 1)
@@ -50,7 +50,7 @@ class Reports:
         first, last = _span(query, today or datetime.now(UTC).date())
         mine = by.advertisers(REPORT)
         try:
-            rows = self._rows(query, first, last, mine)[query.offset :]
+            rows = self._rows(query, first, last, mine)
         except SQLAlchemyError:
             raise ApiError(503, "books", "the ledger's books can't be read yet; start the ledger") from None
         more = query.offset + query.limit if len(rows) > query.limit else None
@@ -62,26 +62,34 @@ class Reports:
         return Report(_iso(first), _iso(last), items, more)
 
     def _rows(self, query: ReportQuery, first: int, last: int, mine: frozenset[int] | None) -> list[Any]:
-        """All rows (day, id, currency, measures...) in order, of these advertisers alone."""
+        """Rows (day, id, currency, measures...) of a page and one more, in order, of these advertisers alone."""
         by = (*(("day",) if query.daily else ()), *((query.by,) if query.by else ()))
         only: dict[str, list[int]] = {} if mine is None else {"advertiser": sorted(mine)}
+        if mine is not None and query.by == "creative":  # the books don't know whose an ad is
+            only = {"creative": self._creatives(mine)}
         if query.id and query.by:
-            if query.by == "advertiser" and mine is not None and query.id not in mine:
+            if query.by in only and query.id not in only[query.by]:
                 return []
             only[query.by] = [query.id]
-        found = ask(self.books, Question(first, last, by, only))
         rows = []
-        for key, amounts in found.items():
+        for key, amounts in page(self.books, Question(first, last, by, only), query.offset, query.limit + 1):
             values = dict(zip(by, key, strict=False))
             rows.append((values.get("day", 0), values.get(query.by, 0), key[-1], *amounts))
-        return sorted(rows)
+        return rows
+
+    def _creatives(self, advertisers: frozenset[int]) -> list[int]:
+        joined = tables.creative.join(tables.line_item).join(tables.campaign)
+        mine = tables.campaign.c.advertiser_id.in_(advertisers)
+        with self.catalog.connect() as connection:
+            return list(connection.scalars(select(tables.creative.c.id).select_from(joined).where(mine)))
 
     def _names(self, by: str, refs: set[int]) -> dict[int, str]:
-        if not by:
+        if not by or not refs:
             return {}
         table = tables.metadata.tables[by]
         with self.catalog.connect() as connection:
-            return {r.id: r.name for r in connection.execute(select(table.c.id, table.c.name)) if r.id in refs}
+            wanted = select(table.c.id, table.c.name).where(table.c.id.in_(refs))
+            return {row.id: row.name for row in connection.execute(wanted)}
 
 
 def as_csv(report: Report) -> str:

@@ -10,7 +10,7 @@ Measured: 90 days of 10,000 line items by line item in 0.2 to 0.4 s (`python -m 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, select, union_all
@@ -26,6 +26,7 @@ GROUPS = {
 TIMES = ("hour", "day")
 BY = (*TIMES, *GROUPS, "segment")
 STAGES = ("clicks", "registered", "applied", "approved", "funded")
+_FAR = 5_000  # rows before a page, beyond which days are counted rather than read
 _D, _H, _L = ROLLUP_DAYS.c, ROLLUP_HOURS.c, LINES.c
 
 
@@ -82,15 +83,47 @@ def ask(
     return _by_segment(found, asked.by, question.by, segments or {})
 
 
+def page(engine: Engine, question: Question, offset: int, limit: int) -> list[tuple[Key, list[int]]]:
+    """At most ``limit`` of `ask`'s rows from ``offset``, in the order of their keys; days are UTC where hours tell.
+
+    Where a row of the rollups is a row of the answer (one group, by day) the database stops at the limit: a page of
+    a million rows costs no more than one of a thousand.
+    """
+    question.check()
+    if "segment" in question.by or not _fits_days(question):
+        return sorted(ask(engine, question).items())[offset : offset + limit]
+    with engine.connect() as connection:
+        if offset > _FAR and len(question.by) == 2 and question.by[0] == "day" and not question.only:
+            first, offset = _seek(connection, question, offset)
+            question = replace(question, first=first)
+        return list(_from_days(connection, question, offset, limit))
+
+
+def _seek(connection: Connection, question: Question, offset: int) -> tuple[int, int]:
+    """The day that the row at ``offset`` is of, and how many of that day's rows are before it."""
+    at = (_D.kind == GROUPS[question.by[1]], _D.grain == 1)
+    for day in range(question.first, question.last):
+        n = int(connection.execute(select(func.count()).where(*at, _D.day == day)).scalar_one())
+        if offset < n:
+            return day, offset
+        offset -= n
+    return question.last, offset
+
+
 def _fits_days(question: Question) -> bool:
     groups = [name for name in question.by if name in GROUPS]
-    if "hour" in question.by or len(groups) > 1 or len(question.only) > 1:
+    if "hour" in question.by or len(groups) > 1 or (not groups and len(question.only) > 1):
         return False
     one = groups[0] if groups else next(iter(question.only), "")
-    return all(name == one or (one == "line_item" and name in {"campaign", "advertiser"}) for name in question.only)
+    return all(name == one or name in _ABOVE.get(one, ()) for name in question.only)
 
 
-def _from_days(connection: Connection, question: Question) -> Iterator[tuple[Key, list[int]]]:
+_ABOVE = {"line_item": ("campaign", "advertiser"), "campaign": ("advertiser",)}
+
+
+def _from_days(
+    connection: Connection, question: Question, offset: int = 0, limit: int | None = None
+) -> Iterator[tuple[Key, list[int]]]:
     one = next((name for name in question.by if name in GROUPS), "") or next(iter(question.only), "")
     kind = GROUPS.get(one, ALL)
     columns = [_D.day, _D.ref, _D.currency, *(_D[name] for name in MEASURES)]
@@ -102,6 +135,8 @@ def _from_days(connection: Connection, question: Question) -> Iterator[tuple[Key
     keys = [rows.c.day if name == "day" else rows.c.ref for name in question.by]
     sums = [func.sum(rows.c[name]) for name in MEASURES]
     query = select(*keys, rows.c.currency, *sums).group_by(*keys, rows.c.currency)
+    if limit is not None:
+        query = query.order_by(*keys, rows.c.currency).offset(offset).limit(limit)
     width = len(keys) + 1
     for row in connection.execute(query):
         yield tuple(row[:width]), list(map(int, row[width:]))
@@ -112,7 +147,8 @@ def _keep(query: Select[Any], question: Question, one: str) -> Select[Any]:
         if name == one:
             query = query.where(_D.ref.in_(ids))
         else:
-            query = query.where(_D.ref.in_(select(_L.id).where(_L[name].in_(ids))))
+            below = _L.id if one == "line_item" else _L[one]
+            query = query.where(_D.ref.in_(select(below).where(_L[name].in_(ids))))
     return query
 
 
@@ -138,7 +174,13 @@ def spans(first: int, last: int, *, daily: bool) -> list[tuple[int, int, int]]:
 def _from_hours(
     connection: Connection, question: Question, zones: Mapping[int, str]
 ) -> Iterator[tuple[Key, list[int]]]:
-    """Hours are UTC, days local: some hours around the days are read and put where they belong."""
+    """Hours are UTC, days local: some hours around the days are read and put where they belong.
+
+    Where no zones are known days are UTC's, too, and the database adds them up.
+    """
+    if not zones:
+        yield from _from_utc_hours(connection, question)
+        return
     columns = {name: _L[name] if name in {"campaign", "advertiser"} else _H[name] for name in GROUPS}
     keys = [_H.line_item, _H.hour, *(columns[name] for name in question.by if name in GROUPS)]
     first, last = question.first * 24 - 14, question.last * 24 + 24 + 14
@@ -158,6 +200,23 @@ def _from_hours(
         for i, value in enumerate(row[width + 1 :]):
             total[i] += int(value)
     yield from found.items()
+
+
+def _from_utc_hours(connection: Connection, question: Question) -> Iterator[tuple[Key, list[int]]]:
+    columns: dict[str, Any] = {name: _L[name] if name in {"campaign", "advertiser"} else _H[name] for name in GROUPS}
+    columns |= {"hour": _H.hour, "day": _H.hour // 24}
+    keys = [columns[name] for name in question.by]
+    query = select(*keys, _H.currency, *(func.sum(_H[name]) for name in MEASURES)).group_by(*keys, _H.currency)
+    query = query.where(_H.hour.between(question.first * 24, question.last * 24 + 23))
+    above = {"campaign", "advertiser"}
+    if above & set(question.by):
+        query = query.select_from(ROLLUP_HOURS.join(LINES, _H.line_item == _L.id))
+    for name, ids in question.only.items():
+        kept = _H.line_item.in_(select(_L.id).where(_L[name].in_(ids))) if name in above else _H[name].in_(ids)
+        query = query.where(kept)
+    width = len(keys) + 1
+    for row in connection.execute(query):
+        yield tuple(row[:width]), list(map(int, row[width:]))
 
 
 def _by_segment(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ledger_world import START_MS, World, simple_plan
 
 from dsp.ledger.plan import LinePlan, Plan
-from dsp.ledger.report import Question, QuestionError, ask, derived, spans
+from dsp.ledger.report import Question, QuestionError, ask, derived, page, spans
 from dsp.ledger.schema import MEASURES
 from dsp.ledger.ticket import Notice, open_ticket
 from dsp.log.outcomes import APPLIED, APPROVED, BILLING, CLICK, DEFAULTED, FUNDED
@@ -181,3 +181,44 @@ def test_charges_are_reported_once_whatever_crashes(database) -> None:
     world.books.roll()
     assert reported() == {1: 9 * 5_000, 2: 8 * 5_000}
     world.books.close()
+
+
+@pytest.mark.parametrize(
+    ("by", "only"),
+    [
+        (("day", "line_item"), {"advertiser": [101]}),
+        (("day", "campaign"), {"advertiser": [100]}),
+        (("day", "line_item"), {}),
+        (("line_item",), {}),
+        (("campaign",), {"advertiser": [101]}),
+        (("day",), {}),
+        (("day", "exchange"), {"advertiser": [100]}),
+    ],
+)
+@pytest.mark.parametrize("far", [0, 10**6])
+def test_pages_put_together_are_the_whole_report(
+    world: World, by: tuple[str, ...], only: dict[str, list[int]], far: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsp.ledger.report._FAR", far)
+    world.books.roll()
+    engine, question = world.books.journal.engine, Question(DAY + 1, DAY + 38, by, only)
+    whole = sorted(ask(engine, question).items())
+    pages = [page(engine, question, offset, 7) for offset in range(0, len(whole) + 7, 7)]
+    assert [row for one in pages for row in one] == whole
+    assert len(whole) > 0
+
+
+def test_campaigns_of_one_advertiser_come_from_days_and_hold_what_its_lines_spent(world: World) -> None:
+    lines = asked(world, "line_item", advertiser=101)
+    campaigns = asked(world, "campaign", advertiser=101)
+    spent = sum(row[SPEND] for row in lines.values())
+    assert spent == sum(row[SPEND] for row in campaigns.values())
+    assert spent > 0
+
+
+@pytest.mark.parametrize("by", [("exchange",), ("day", "exchange"), ("hour", "exchange"), ("creative", "exchange")])
+def test_days_of_utc_are_added_up_in_the_database_as_they_are_here(world: World, by: tuple[str, ...]) -> None:
+    there = asked(world, *by, advertiser=101)
+    here = asked(world, *by, zones={1: "UTC"}, advertiser=101)
+    assert there == here
+    assert there
