@@ -24,7 +24,7 @@ from dsp.console.audit import record
 from dsp.console.catalog import Catalog, Shown, etag_of
 from dsp.console.convert import decimal
 from dsp.console.errors import ApiError, FieldError, invalid, not_found
-from dsp.console.models import LibraryQuery
+from dsp.console.models import LibraryQuery, defined
 from dsp.console.operation import Call, Operation, Reply, given, shown
 from dsp.console.owned import give, hidden, owner_of
 from dsp.console.tables import owner
@@ -69,9 +69,7 @@ def _change(kind: str) -> type[Struct]:
 
 
 def _new(kind: str) -> type[Struct]:
-    named: list[Any] = [
-        (f.name, f.type) if f.required else (f.name, f.type, f.default) for f in msgspec.structs.fields(SPECS[kind])
-    ]
+    named = [defined(f) for f in msgspec.structs.fields(SPECS[kind])]
     named += [("advertiser_id", Owner, 0)] if kind != "exchange" else []
     return msgspec.defstruct("New" + kind.title(), named, kw_only=True, forbid_unknown_fields=True)
 
@@ -121,8 +119,10 @@ def _get(connection: Connection, by: Identity, kind: str, key: int | str) -> Sho
 
 def _shown(connection: Connection, kind: str, row: Any) -> Shown:
     if kind == "exchange":
-        fields = {f: getattr(row, f) for f in types.Exchange.__struct_fields__ if f != _SECRET}
-        fields["profile"] = msgspec.to_builtins(_PROFILE(row.profile))
+        fields = {f: getattr(row, f) for f in types.Exchange.__struct_fields__ if f not in (_SECRET, "fee")}
+        profile = _PROFILE(row.profile)
+        fields |= {name: msgspec.json.decode(getattr(row, name)) for name in ("seats", "ips")}
+        fields |= {"profile": msgspec.to_builtins(profile), "fee": profile.fee}
         return {**fields, "token_set": bool(row.token)}
     of = {"advertiser_id": owner_of(connection, kind, getattr(row, NAMED[kind]))}
     if kind == "segment":

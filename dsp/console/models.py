@@ -24,10 +24,19 @@ def _fields(kind: str) -> list[msgspec.structs.FieldInfo]:
     return [f for f in msgspec.structs.fields(SPECS[kind]) if f.name not in _NOT[kind]]
 
 
+def defined(f: msgspec.structs.FieldInfo) -> Any:
+    """A field as `msgspec.defstruct` takes it, with its default."""
+    if f.required:
+        return f.name, f.type
+    made: Any = f.default_factory
+    default: Any = f.default if made is msgspec.NODEFAULT else msgspec.field(default_factory=made)
+    return f.name, f.type, default
+
+
 def _new(kind: str) -> type[Struct]:
     """The body of a POST: the file's fields and the parent."""
     parent: list[Any] = [(PARENT[kind], Id)] if PARENT[kind] else []
-    named = [(f.name, f.type) if f.required else (f.name, f.type, f.default) for f in _fields(kind)]
+    named = [defined(f) for f in _fields(kind)]
     title = "New" + kind.title().replace("_", "")
     return msgspec.defstruct(title, [*parent, *named], kw_only=True, forbid_unknown_fields=True)
 
