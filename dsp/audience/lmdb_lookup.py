@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dsp.audience.profile import PROFILE_BYTES
 from dsp.audience.store import KEY_BYTES
 from dsp.base.kernel import inlined, kernel
-from dsp.base.memory import peek, peek16, peek32, peek64, peek64_big, signed
+from dsp.base.memory import peek, peek16, peek32, peek64, peek64_big, put, signed
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -37,6 +37,10 @@ DB_ROOT, _DB_BYTES = 40, 48
 # --- what a batch needs to know of a snapshot: int64[STATE_WIDTH] ----------------------------------------------------
 (Z_TXN, Z_IDS, Z_PEOPLE, Z_PAGES) = range(4)  # transaction number, root pages of both tables, pages in use
 STATE_WIDTH = 4
+
+# --- what `look_up` keeps of the people still to be found: int64[WORK_ROWS, people] -----------------------------------
+(W_WHO, W_KEY, W_SLOT, W_AT) = range(4)  # row of the batch, the key's index, its slot, where the step before led to
+WORK_ROWS = 4
 
 # What `look_up` returns where it is not the number of broken records.
 STALE = -1  # the transaction's meta page is gone: begin again
@@ -82,29 +86,48 @@ def _equal(base: int, node: int, wide: bool, high: np.uint64, low: np.uint64) ->
 
 
 @inlined
-def find_node(base: int, page_bytes: int, pages: int, root: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
-    """The node with this key: its offset from ``base``, NOT_FOUND or BROKEN. ``wide``: 16-byte keys, else uint32."""
+def _last_not_after(base: int, page: int, nodes: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
+    """The last of a page's nodes whose key is not greater, or its first (in a branch it stands for all before its
+    second). Halving without a branch on what was compared, so that the processor runs ahead into the next look-up."""
+    at, left = 0, nodes
+    while left > 1:
+        half = left >> 1
+        at += 0 if _after(base, _node(base, page, at + half), wide, high, low) else half
+        left -= half
+    return _node(base, page, at)
+
+
+@inlined
+def _leaf(base: int, page_bytes: int, pages: int, root: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
+    """Where the leaf begins that this key is in if it is anywhere; NOT_FOUND or BROKEN."""
     number = root
     for _ in range(MAX_DEPTH):
         if number < 0 or number >= pages:
             return BROKEN if number != -1 else NOT_FOUND  # -1: an empty tree
         page = number * page_bytes
         flags = peek16(base, page + 10)
-        # The last node whose key is not greater, or the first node (in a branch it stands for all before its second).
-        # Halving without a branch on what was compared, so that the processor runs ahead into the next look-up.
-        at, left = 0, _nodes(base, page)
-        while left > 1:
-            half = left >> 1
-            at += 0 if _after(base, _node(base, page, at + half), wide, high, low) else half
-            left -= half
-        node = _node(base, page, at)
-        if flags & BRANCH:
-            number = _child(base, node)
-        elif flags & LEAF:
-            return node if left == 1 and _equal(base, node, wide, high, low) else NOT_FOUND
-        else:
+        if flags & LEAF:
+            return page
+        if (flags & BRANCH) == 0:
             return BROKEN
+        number = _child(base, _last_not_after(base, page, _nodes(base, page), wide, high, low))
     return BROKEN
+
+
+@inlined
+def _in_leaf(base: int, page: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
+    """The node with this key in the leaf at ``page`` (as `_leaf` answers): its offset, NOT_FOUND or BROKEN."""
+    if page <= 0:
+        return page
+    nodes = _nodes(base, page)
+    node = _last_not_after(base, page, nodes, wide, high, low)
+    return node if nodes > 0 and _equal(base, node, wide, high, low) else NOT_FOUND
+
+
+@inlined
+def find_node(base: int, page_bytes: int, pages: int, root: int, wide: bool, high: np.uint64, low: np.uint64) -> int:
+    """The node with this key: its offset from ``base``, NOT_FOUND or BROKEN. ``wide``: 16-byte keys, else uint32."""
+    return _in_leaf(base, _leaf(base, page_bytes, pages, root, wide, high, low), wide, high, low)
 
 
 @inlined
@@ -183,50 +206,74 @@ def look_up(
     per_person: int,
     n: int,
     out: U8,
+    work: I64,
     asked: I64,
 ) -> int:
     """Copy the record of each person's first wanted key that resolves into ``out`` uint8[n, PROFILE_BYTES].
 
     ``base`` is the address of the mapped file, ``ids`` and ``people`` the names of its tables, ``state`` is kept from
-    call to call. Rows of unknown people are zeroed; ``asked[0]`` becomes the number of wanted keys. Returns how
-    many ids led to no record, or STALE, SMALL or STRANGE, upon which ``out`` is unspecified.
+    call to call, ``work`` is int64[WORK_ROWS, >= n]. Rows of unknown people are zeroed; ``asked[0]`` becomes the
+    number of wanted keys. Returns how many ids led to no record, or STALE, SMALL or STRANGE, upon which ``out`` is
+    unspecified.
+
+    Nearly each page is far away in memory. So everyone's look-up goes one step, then everyone's the next: the steps of
+    different people don't wait for each other, and the processor has several reads under way.
     """
     if state[Z_TXN] != txn:
         came = _attach(base, page_bytes, mapped_bytes, txn, ids, people, state)
         if came != 0:
             return came
-    pages, zero = state[Z_PAGES], np.uint64(0)
-    broken = total = 0
-    key = np.int64(keys.ctypes.data)
+    pages, id_root, people_root, zero = state[Z_PAGES], state[Z_IDS], state[Z_PEOPLE], np.uint64(0)
+    key, to = np.int64(keys.ctypes.data), np.int64(out.ctypes.data)
+    who, where, slots, at = work[W_WHO], work[W_KEY], work[W_SLOT], work[W_AT]
+    broken = 0
+    left = n  # people not found yet: who[:left], and the next key each is looked up by, where[:left]
+    asked[0] = 0
     for i in range(n):
-        found = False
-        row = out[i]
+        who[i], where[i] = i, i * per_person
         for k in range(i * per_person, (i + 1) * per_person):
-            if wanted[k] == 0:
+            asked[0] += wanted[k] != 0
+    while left > 0:
+        # Everyone's next wanted key; who has none left is unknown.
+        before, left = left, 0
+        for j in range(before):
+            i, k = who[j], where[j]
+            while k < (i + 1) * per_person and wanted[k] == 0:
+                k += 1
+            if k < (i + 1) * per_person:
+                who[left], where[left] = i, k
+                left += 1
+            else:
+                for b in range(PROFILE_BYTES >> 3):
+                    put(to, i * (PROFILE_BYTES >> 3) + b, 0)
+        for j in range(left):
+            high, low = peek64_big(key, where[j] * KEY_BYTES), peek64_big(key, where[j] * KEY_BYTES + 8)
+            at[j] = _leaf(base, page_bytes, pages, id_root, True, high, low)
+        for j in range(left):
+            high, low = peek64_big(key, where[j] * KEY_BYTES), peek64_big(key, where[j] * KEY_BYTES + 8)
+            at[j] = _in_leaf(base, at[j], True, high, low)
+        for j in range(left):
+            slot = _value(base, at[j], KEY_BYTES, 4) if at[j] > 0 else at[j]
+            slots[j] = np.int64(peek32(base, slot)) if slot > 0 else slot
+            at[j] = slot
+        for j in range(left):
+            if at[j] > 0:
+                at[j] = _leaf(base, page_bytes, pages, people_root, False, zero, np.uint64(slots[j]))
+                at[j] = at[j] if at[j] > 0 else BROKEN
+        for j in range(left):
+            if at[j] > 0:
+                node = _in_leaf(base, at[j], False, zero, np.uint64(slots[j]))
+                at[j] = _value(base, node, 4, PROFILE_BYTES) if node > 0 else BROKEN
+        before, left = left, 0
+        for j in range(before):
+            i = who[j]
+            if at[j] > 0:
+                for b in range(PROFILE_BYTES >> 3):
+                    put(to, i * (PROFILE_BYTES >> 3) + b, signed(peek64(base, at[j] + 8 * b)))
                 continue
-            total += 1
-            if found:
-                continue
-            at = k * KEY_BYTES
-            node = find_node(base, page_bytes, pages, state[Z_IDS], True, peek64_big(key, at), peek64_big(key, at + 8))
-            if node == NOT_FOUND:
-                continue
-            slot = _value(base, node, KEY_BYTES, 4) if node != BROKEN else BROKEN
-            record = BROKEN
-            if slot != BROKEN:
-                node = find_node(base, page_bytes, pages, state[Z_PEOPLE], False, zero, np.uint64(peek32(base, slot)))
-                if node > 0:
-                    record = _value(base, node, 4, PROFILE_BYTES)
-            if record == BROKEN:
-                broken += 1
-                continue
-            for j in range(PROFILE_BYTES):
-                row[j] = np.uint8(peek(base, record + j))
-            found = True
-        if not found:
-            for j in range(PROFILE_BYTES):
-                row[j] = np.uint8(0)
-    asked[0] = total
+            broken += 1 if at[j] == BROKEN else 0
+            who[left], where[left] = i, where[j] + 1
+            left += 1
     return broken
 
 

@@ -23,7 +23,7 @@ import lmdb
 import numpy as np
 
 from dsp.audience.cipher import CipherError, RecordCipher
-from dsp.audience.lmdb_lookup import SMALL, STATE_WIDTH, STRANGE, look_up, page_size
+from dsp.audience.lmdb_lookup import SMALL, STATE_WIDTH, STRANGE, WORK_ROWS, look_up, page_size
 from dsp.audience.profile import PROFILE_BYTES
 from dsp.audience.store import (
     I64,
@@ -86,6 +86,7 @@ class LmdbProfileStore:
         self._map: U8 | None = None
         self._base = self._mapped_bytes = self._page_bytes = 0
         self._asked: I64 = np.zeros(1, np.int64)
+        self._work: I64 = np.zeros((WORK_ROWS, 0), np.int64)
         self._open()
 
     def read(self, keys: U8, wanted: I64, out: U8, found: I64, keys_per_person: int = MAX_KEYS) -> None:
@@ -110,12 +111,14 @@ class LmdbProfileStore:
     def _read_pages(self, keys: U8, wanted: I64, out: U8, n: int, per_person: int) -> bool:
         """`look_up` in the mapped file; whether it could."""
         assert self._env is not None
+        if self._work.shape[1] < n:
+            self._work = np.zeros((WORK_ROWS, n), np.int64)
         for _ in range(_TRIES):
             txn = self._env.begin()
             try:
                 came = look_up(
                     self._base, self._page_bytes, self._mapped_bytes, txn.id(), _IDS, _PEOPLE, self._state, keys,
-                    wanted, per_person, n, out, self._asked,
+                    wanted, per_person, n, out, self._work, self._asked,
                 )  # fmt: skip
             finally:
                 txn.abort()

@@ -95,12 +95,10 @@ class Encoder:
         )  # fmt: skip
         ends = self._ends[: batch.n].tolist()
         kinds = self._kinds[: batch.n].tolist()
-        whole = self._out[: ends[-1]].tobytes()
-        answers: list[Answer] = []
-        begin = 0
-        for kind, end in zip(kinds, ends, strict=True):
-            answers.append((kind, whole[begin:end]))
-            begin = end
+        out = memoryview(self._out)
+        answers: list[Answer] = [
+            (kind, out[begin:end].tobytes()) for kind, begin, end in zip(kinds, [0, *ends], ends, strict=False)
+        ]
         if refused:
             for r, kind in enumerate(kinds):
                 if kind == BAD:
