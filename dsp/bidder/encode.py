@@ -95,7 +95,7 @@ class Encoder:
         )  # fmt: skip
         ends = self._ends[: batch.n].tolist()
         kinds = self._kinds[: batch.n].tolist()
-        out = memoryview(self._out)
+        out = self._out.data
         answers: list[Answer] = [
             (kind, out[begin:end].tobytes()) for kind, begin, end in zip(kinds, [0, *ends], ends, strict=False)
         ]

@@ -26,7 +26,7 @@ from dsp.catalog.publish import catalog_path, current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import load_catalog, open_catalog
 from dsp.ledger.audit import audit
-from dsp.ledger.books import BrokenInvariantError
+from dsp.ledger.balances import BrokenInvariantError
 from dsp.ledger.database import open_database
 from dsp.market.demo import LIVE_FIRST, SHARES, sql_spend
 from dsp.market.drill_faults import FAULTS, Fault, Grip

@@ -68,7 +68,7 @@ class Arm:
         out: dict[str, Any] = {"name": self.name, "control": self.control, "people": self.people, "bids": self.bids}
         out |= {"ghost_bids": self.ghosts, "erased_bids": self.erased, "shown": int(self.shown.sum())}
         out |= {"spent_usd": round(float(self.spent.sum()), 6), "clicks": int(self.clicks.sum())}
-        told = {"applications": int(self.applications.sum()), "funded": int(self.funded.sum())}
+        told: dict[str, Any] = {"applications": int(self.applications.sum()), "funded": int(self.funded.sum())}
         told["value_usd"] = round(float(self.value.sum()), 6)
         return out | (told if self.told else dict.fromkeys(told))
 
@@ -108,7 +108,8 @@ def arms_of(
         units, person = np.unique(rows["unit"][kept], return_inverse=True)
         stage = np.zeros((len(units), fate.stage.shape[1]))
         np.add.at(stage, person, fate.stage[kept])
-        spent, value = (np.bincount(person, x[kept], len(units)) for x in (fate.spent, fate.value))
+        spent: F64 = np.bincount(person, fate.spent[kept], len(units)).astype(np.float64)
+        value: F64 = np.bincount(person, fate.value[kept], len(units)).astype(np.float64)
         if conversions is not None:
             came, value = _from_outside(rows, kept, units, person, snapshot, conversions)
             stage[:, 2:] = came[:, 1:]
