@@ -18,33 +18,11 @@ import numpy.typing as npt
 
 from dsp.base.kernel import kernel
 from dsp.base.money import convert_up, impression_micros
-from dsp.bidder.deal import currency_index, deal_floor, imp_floor
-from dsp.bidder.fit import fits, medium_of
 from dsp.bidder.gate import Q_CURRENCY
 from dsp.bidder.price import ARM_CHALLENGER, ARM_CREATIVES, ARM_GHOST, B_CAND, B_PRICE, B_RESERVE
-from dsp.bidder.rank import (
-    C_ARM,
-    C_ARM_FLAGS,
-    C_BOOST,
-    C_CHANCE,
-    C_CR,
-    C_DEAL,
-    C_EXPERIMENT,
-    C_FLOOR,
-    C_FLOORCUR,
-    C_IMP,
-    C_LI,
-    C_MEDIA,
-    C_UNIT,
-    C_WIDTH,
-    DEAL_ONLY,
-    IT_CREATIVE0,
-    IT_CREATIVES,
-    UNIT,
-    next_random,
-)
+from dsp.bidder.rank import C_ARM, C_ARM_FLAGS, C_BOOST, C_EXPERIMENT, C_IMP, C_LI, C_UNIT
 from dsp.catalog.layout import CR_ID, CR_LINE_ITEM, LI_CURRENCY
-from dsp.openrtb.columns import I_FLOORCUR, I_REQ, R_TEST
+from dsp.openrtb.columns import I_REQ, R_TEST
 from dsp.openrtb.hashing import mix64
 
 I32 = npt.NDArray[np.int32]
@@ -93,6 +71,7 @@ class Arms:
                 arms.append((round(min(upto, 1.0) * 2**32), flags, round((arm["bid"] - 1.0) * 1e6)))
         self.arms: I64 = np.array(arms, np.int64).reshape(-1, A_WIDTH)
         self.running = bool(running)
+        self.own_ads = bool(arms and (self.arms[:, A_FLAGS] & ARM_CREATIVES).any())
         self.challenge = bool(arms and (self.arms[:, A_FLAGS] & ARM_CHALLENGER).any())
         self.ghosts = bool(arms and (self.arms[:, A_FLAGS] & ARM_GHOST).any())
 
@@ -114,86 +93,34 @@ def person_hash(subject: U8, experiment: int) -> np.uint64:
 
 @kernel
 def enter_arms(
-    n: int, cand: I64, cand_imp: I32, cand_li: I32, imp: I64, deals: I64, pool: I64, subjects: U8, known: I64,
-    of_line_item: I32, experiments: I64, arms: I64, creatives: U8, challenged: bool, item: I32, shapes: I64, ad: I64,
-    cr_i: I64, share: F32, cur_hash: I64, usd: int, state: U64,
-) -> int:  # fmt: skip
-    """Note on each candidate the arm of its person; how many are left. ``cand_imp`` and ``cand_li`` follow ``cand``.
+    n: int, cand: I64, imp: I64, subjects: U8, known: I64, of_line_item: I32, experiments: I64, arms: I64,
+    challenged: bool,
+) -> None:  # fmt: skip
+    """Note on each candidate the arm of its person.
 
-    A candidate whose arm has its own ads gets one of these that fits, by their shares, and is dropped where none does.
     ``subjects`` uint8[requests, 16] and ``known`` of `States`; ``challenged``: there is a shadowing model, without
-    which an arm that asks for it is as no arm. Tables of `Arms`, the rest as `dsp.bidder.rank.rank` takes it.
+    which an arm that asks for it is as no arm. Tables of `Arms`.
     """
-    kept = 0
     for c in range(n):
-        li = cand[c, C_LI]
         r = imp[cand[c, C_IMP], I_REQ]
-        e = of_line_item[li]
-        if e >= 0 and known[r] != 0:
-            h = person_hash(subjects[r], experiments[e, E_ID])
-            draw = np.int64(h >> np.uint64(32))
-            for k in range(experiments[e, E_ARMS]):
-                arm = experiments[e, E_ARM0] + k
-                if draw >= arms[arm, A_UPTO]:
-                    continue
-                flags = arms[arm, A_FLAGS]
-                if flags & ARM_CHALLENGER and not challenged:
-                    break
-                cand[c, C_EXPERIMENT] = experiments[e, E_ID]
-                cand[c, C_ARM] = k + 1
-                cand[c, C_UNIT] = np.int64(h & np.uint64(0xFFFFFFFF))
-                cand[c, C_ARM_FLAGS] = flags
-                cand[c, C_BOOST] = arms[arm, A_BOOST]
+        e = of_line_item[cand[c, C_LI]]
+        if e < 0 or known[r] == 0:
+            continue
+        h = person_hash(subjects[r], experiments[e, E_ID])
+        draw = np.int64(h >> np.uint64(32))
+        for k in range(experiments[e, E_ARMS]):
+            arm = experiments[e, E_ARM0] + k
+            if draw >= arms[arm, A_UPTO]:
+                continue
+            flags = arms[arm, A_FLAGS]
+            if flags & ARM_CHALLENGER and not challenged:
                 break
-        if cand[c, C_ARM_FLAGS] & ARM_CREATIVES:
-            chosen = _own_creative(c, cand, imp, pool, creatives, item, shapes, ad, cr_i, share, state)
-            if chosen < 0:
-                continue
-            _place(c, chosen, cand, imp, deals, pool, shapes, cur_hash, usd)
-            if cand[c, C_FLOORCUR] < 0:
-                continue
-        if kept != c:
-            for k in range(C_WIDTH):
-                cand[kept, k] = cand[c, k]
-            cand_imp[kept], cand_li[kept] = cand_imp[c], cand_li[c]
-        kept += 1
-    return kept
-
-
-@kernel
-def _own_creative(
-    c: int, cand: I64, imp: I64, pool: I64, creatives: U8, item: I32, shapes: I64, ad: I64, cr_i: I64, share: F32,
-    state: U64,
-) -> int:  # fmt: skip
-    """One of the arm's creatives that fit candidate ``c``, by their shares (its chance is noted); -1: none."""
-    li, i = cand[c, C_LI], cand[c, C_IMP]
-    bit = np.uint8(1) << np.uint8(cand[c, C_ARM] - 1)
-    first = item[li, IT_CREATIVE0]
-    total = np.float32(0.0)
-    chosen = -1
-    for at in range(first, first + (item[li, IT_CREATIVES] & ~DEAL_ONLY)):
-        if creatives[at] & bit and fits(imp, i, pool, shapes[at], ad, cr_i, at):
-            total += share[at]
-            if chosen < 0 or np.float32(next_random(state) >> np.uint64(40)) * UNIT * total < share[at]:
-                chosen = at
-    if chosen >= 0:
-        cand[c, C_CHANCE] = int(share[chosen] / total * 1e6 + 0.5)
-    return chosen
-
-
-@kernel
-def _place(
-    c: int, creative: int, cand: I64, imp: I64, deals: I64, pool: I64, shapes: I64, cur_hash: I64, usd: int
-) -> None:
-    """Let candidate ``c`` show ``creative``: medium and floor are that ad's."""
-    i, deal, shape = cand[c, C_IMP], cand[c, C_DEAL], shapes[creative]
-    if deal >= 0:
-        floor, cur = deal_floor(deals, deal, imp, i, pool, shape, usd)
-    else:
-        floor = imp_floor(imp, i, pool, shape)
-        cur = imp[i, I_FLOORCUR] if imp[i, I_FLOORCUR] != 0 else usd
-    cand[c, C_CR], cand[c, C_MEDIA] = creative, medium_of(shape)
-    cand[c, C_FLOOR], cand[c, C_FLOORCUR] = floor, currency_index(cur_hash, cur)
+            cand[c, C_EXPERIMENT] = experiments[e, E_ID]
+            cand[c, C_ARM] = k + 1
+            cand[c, C_UNIT] = np.int64(h & np.uint64(0xFFFFFFFF))
+            cand[c, C_ARM_FLAGS] = flags
+            cand[c, C_BOOST] = arms[arm, A_BOOST]
+            break
 
 
 @kernel
@@ -216,7 +143,7 @@ def list_ghosts(
 def units_of(subjects: U8, experiment: int) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
     """(unit uint32[n], draw in [0, 1) float64[n]) of people by subject uint8[n, 16], as the bidder has them."""
     hashes = np.zeros(len(subjects), np.uint64)
-    _hash_people(np.ascontiguousarray(subjects), experiment, hashes)
+    _hash_people(np.array(subjects, np.uint8), experiment, hashes)
     return (hashes & np.uint64(0xFFFFFFFF)).astype(np.uint32), (hashes >> np.uint64(32)) / 2.0**32
 
 

@@ -28,6 +28,7 @@ from dsp.base.trace import Tracer
 from dsp.bidder.answer import TOO_LARGE, Answer, Numbers
 from dsp.bidder.arms import enter_arms, list_ghosts
 from dsp.bidder.capping import drop_capped, reserve_caps
+from dsp.bidder.choose import choose_again, match_conditions
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
 from dsp.bidder.encode import Encoder
@@ -354,7 +355,9 @@ class Engine:
             work.top_score, work.top_score_bits, work.top_key, work.intent, work.cand, work.cand_imp, work.cand_li,
         )  # fmt: skip
         if plan.arms.running:
-            n_cand = self._enter_arms(n_cand)
+            self._enter_arms(n_cand)
+        if plan.choosing and n_cand:
+            n_cand = self._choose_again(n, n_cand, now_s, half_hour)
         n_cand = drop_capped(
             n_cand, work.cand, work.cand_imp, work.cand_li, batch.imp, q, plan.li_i, work.profiles, plan.caps,
             plan.cr_caps, work.states.rows, work.states.known, now_s, work.capped,
@@ -458,13 +461,28 @@ class Engine:
             batch, work.q, work.cand, work.bids, n_bids, work.first_bid, work.records, first, nbr_bodies
         )
 
-    def _enter_arms(self, n_cand: int) -> int:
-        """Stage 5 of running experiments: the arm of every candidate's person; how many candidates are left."""
-        work, plan, batch, arms = self.work, self.plan, self.batch, self.plan.arms
-        return enter_arms(
-            n_cand, work.cand, work.cand_imp, work.cand_li, batch.imp, batch.deal, batch.pool, work.states.subjects,
-            work.states.known, arms.of_line_item, arms.experiments, arms.arms, arms.creatives, self.models.shadows,
-            plan.item, plan.shapes, plan.ad, plan.cr_i, self._share, plan.cur_hash, plan.usd, work.random,
+    def _enter_arms(self, n_cand: int) -> None:
+        """Stage 5 of running experiments: the arm of every candidate's person."""
+        work, arms = self.work, self.plan.arms
+        enter_arms(
+            n_cand, work.cand, self.batch.imp, work.states.subjects, work.states.known, arms.of_line_item,
+            arms.experiments, arms.arms, self.models.shadows,
+        )  # fmt: skip
+
+    def _choose_again(self, n: int, n_cand: int, now_s: int, half_hour: int) -> int:
+        """Stage 5 where some ads are not for everybody: how many candidates still have one."""
+        work, plan, batch, when = self.work, self.plan, self.batch, self.plan.conditions
+        if when.there:
+            match_conditions(
+                n, batch.req, batch.pool, batch.text, work.profiles, work.q, half_hour, now_s // 86_400,
+                when.rows, when.keys, when.key_rows, when.any, when.used, TIER1_KEYS, TIER1_VALUES,
+                when.everything, work.dims, work.values, work.ends, work.absent, work.rows_found, when.either,
+                when.hold,
+            )  # fmt: skip
+        return choose_again(
+            n_cand, work.cand, work.cand_imp, work.cand_li, batch.imp, batch.deal, batch.pool, plan.arms.creatives,
+            when.line_item, when.of_creative, when.hold, plan.item, plan.shapes, plan.ad, plan.cr_i, self._share,
+            plan.cur_hash, plan.usd, work.random,
         )  # fmt: skip
 
     def _log_ghosts(self, n_cand: int, now_s: int, p: F32) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dsp.base.kernel import kernel
 from dsp.bidder.arms import Arms
+from dsp.bidder.choose import Conditions
 from dsp.bidder.fit import pack_ads
 from dsp.bidder.rank import N_PRODUCTS, pack_items
 from dsp.catalog.layout import (
@@ -111,6 +112,8 @@ class Plan:
         self.ids: I64 = np.ascontiguousarray(snapshot.li_i[:, LI_ID])
         self.n = len(self.ids)
         self.arms = Arms(snapshot.meta.get("experiments", []), self.ids, snapshot.cr_i)
+        self.conditions = Conditions(snapshot)
+        self.choosing = self.conditions.there or self.arms.own_ads
         self.usd = hash_text("USD")
         if self.usd not in snapshot.cur_hash.tolist():
             raise PlanError(f"snapshot {snapshot.version}: no rate for USD; add it to the catalog's currencies")

@@ -16,6 +16,7 @@ from dsp.base.money import parse_micros
 from dsp.catalog import tables, types
 from dsp.catalog.check import segment_of
 from dsp.catalog.check_creative import parse_size
+from dsp.catalog.dynamic import expand
 from dsp.catalog.layout import NO_LIMIT_MICROS
 from dsp.catalog.names import CREDIT_PRODUCTS
 from dsp.catalog.records import FOREVER_S
@@ -79,6 +80,7 @@ class Writer:
             values[name] = float(getattr(offer, name))
         for stage, amount in msgspec.structs.asdict(offer.payouts).items():
             values[f"payout_{stage}"] = float(amount)
+        values["facts"] = _json(offer.facts)
         self._put(tables.offer, {"name": offer.name}, values)
 
     def _advertiser(self, advertiser: types.Advertiser) -> None:
@@ -133,7 +135,7 @@ class Writer:
         archive = update(table).where(table.c.line_item_id == line_item_id).values(status="archived")
         self.connection.execute(archive)
         for creative in item.creatives:
-            for one in _each_size(creative, language):
+            for one in _each_size(creative, language):  # of a template: every size of every combination
                 w, h = parse_size(one.size) if one.size else (0, 0)
                 values = {"format": one.format, "w": w, "h": h, "spec": _json(one), "status": "active"}
                 self._put(table, {"line_item_id": line_item_id, "name": one.name}, values)
@@ -159,13 +161,14 @@ def _flight(flight: types.Flight, zone_name: str) -> dict[str, Any]:
 
 def _each_size(creative: types.Creative, language: str) -> Iterator[types.Creative]:
     """``creative`` with its language filled in, once per size, "{size}" in its image and markup replaced."""
-    for size in creative.sizes or (creative.size,):
-        yield msgspec.structs.replace(
-            creative,
-            name=f"{creative.name} {size}" if creative.sizes else creative.name,
-            size=size,
-            sizes=(),
-            image=creative.image.replace("{size}", size),
-            markup=creative.markup.replace("{size}", size),
-            language=language,
-        )
+    for one in expand(creative):
+        for size in one.sizes or (one.size,):
+            yield msgspec.structs.replace(
+                one,
+                name=f"{one.name} {size}" if one.sizes else one.name,
+                size=size,
+                sizes=(),
+                image=one.image.replace("{size}", size),
+                markup=one.markup.replace("{size}", size),
+                language=language,
+            )

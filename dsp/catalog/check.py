@@ -19,6 +19,7 @@ from dsp.base.money import parse_micros
 from dsp.catalog import types
 from dsp.catalog.check_creative import check_creative
 from dsp.catalog.check_experiment import check_experiments
+from dsp.catalog.dynamic import combinations, fields_of
 from dsp.catalog.layout import PRODUCTS, STAGES
 from dsp.catalog.names import (
     AGE_BANDS,
@@ -361,11 +362,34 @@ class _Checker:
             self.credit((*at, "targeting"), item.targeting)
         if not item.creatives:
             self.say((*at, "creatives"), "is empty; without an ad it would never bid")
+        elif not any(combinations(creative) for creative in item.creatives):
+            self.say((*at, "creatives"), "has templates without approved parts only; without an ad it would never bid")
         self.duplicates((*at, "creatives"), [c.name for c in item.creatives])
         language = item.language or advertiser.language
         for i, creative in enumerate(item.creatives):
             self.problems += check_creative((*at, "creatives", i), creative, language)
             self.one_of((*at, "creatives", i, "approved"), "exchange", creative.approved, self.exchanges)
+            self.circumstances((*at, "creatives", i), creative, item, offer)
+
+    def circumstances(
+        self, at: FieldPath, creative: types.Creative, item: types.LineItem, offer: types.Offer | None
+    ) -> None:
+        """When the ad and its parts are shown, and which facts of the offer they quote."""
+        places = [((*at, "when", i), when) for i, when in enumerate(creative.when)]
+        if creative.dynamic is not None:
+            for kind in types.KINDS_OF_PARTS:
+                for i, part in enumerate(getattr(creative.dynamic, kind)):
+                    places.append(((*at, "dynamic", kind, i, "when"), part.when))
+        credit = item.special_category == "credit" or (offer is not None and offer.product in CREDIT_PRODUCTS)
+        for w_at, when in places:
+            self.targeting(w_at, when)
+            if credit:
+                geo = when.geo if when.geo.include else item.targeting.geo
+                self.credit(w_at, msgspec.structs.replace(when, geo=geo))
+        if offer is not None:
+            for name in sorted(fields_of(creative) - offer.facts.keys()):
+                known = ", ".join(offer.facts) or "none"
+                self.say(at, f"quotes {{{name}}}, which offer {offer.name!r} has no fact for; its facts: {known}")
 
     def targeting(self, at: FieldPath, t: types.Targeting) -> None:
         for field, names in (("include", t.geo.include), ("exclude", t.geo.exclude)):

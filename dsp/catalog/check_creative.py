@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from dsp.catalog.dynamic import MAX_COMBINATIONS, approved, combinations, expand
+from dsp.catalog.layout import WHENS
 from dsp.catalog.names import MAX_DATA_TYPE, VAST_VERSIONS
 from dsp.catalog.source import FieldPath, Problem
-from dsp.catalog.types import Creative, Native
+from dsp.catalog.types import KINDS_OF_PARTS, Creative, Dynamic, Native
 
 FLEXIBLE = "flex"
+_PART_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _LIMIT = 62  # attributes and APIs are kept as bits of an int64
 _Say = Callable[[str, str], None]  # field, message
@@ -60,6 +63,12 @@ def check_creative(at: FieldPath, creative: Creative, language: str) -> list[Pro
             say(field, f"OpenRTB numbers go from 1 to {_LIMIT}")
     if not _COLOR.fullmatch(creative.color):
         say("color", f"{creative.color!r} is not a colour; write #0b3d91")
+    most = WHENS if creative.parts else WHENS - len(KINDS_OF_PARTS)
+    if len(creative.when) > most:
+        say("when", f"{len(creative.when)} conditions; write at most {most}")
+    if creative.dynamic is not None:
+        _check_dynamic(creative, creative.dynamic, say)
+        creative = next(expand(creative), creative)  # with parts in place it must be an ad like any other
     if creative.format == "banner":
         _check_banner(creative, say)
     elif creative.format == "video":
@@ -69,6 +78,38 @@ def check_creative(at: FieldPath, creative: Creative, language: str) -> list[Pro
     else:
         _check_native(creative.native, say)
     return problems
+
+
+def _check_dynamic(creative: Creative, dynamic: Dynamic, say: _Say) -> None:
+    """Parts that can be told apart and fit the format, and no more combinations than can be looked through."""
+    if creative.format == "video" or creative.markup:
+        say("dynamic", "is for banners that we lay out and for native ads; a video or own markup has no parts")
+    if creative.parts:
+        say("parts", "is filled from dynamic; leave it out")
+    if not any(getattr(dynamic, kind) for kind in KINDS_OF_PARTS):
+        say("dynamic", f"has no parts; write some of {', '.join(KINDS_OF_PARTS)}")
+    for kind in KINDS_OF_PARTS:
+        parts = getattr(dynamic, kind)
+        names = [part.name for part in parts]
+        for i, part in enumerate(parts):
+            at = f"dynamic.{kind}.{i}"
+            if not _PART_NAME.fullmatch(part.name):
+                say(f"{at}.name", f"{part.name!r} is not a part's name; write letters, digits, - and _, 40 at most")
+            elif part.name in names[:i]:
+                say(f"{at}.name", f"{part.name!r} is there twice")
+            if kind == "image" and not is_url(part.text):
+                say(f"{at}.text", f"{part.text!r} is not a URL; write https://...")
+            elif not part.text.strip():
+                say(f"{at}.text", "is empty")
+    count = combinations(creative)
+    if count > MAX_COMBINATIONS:
+        numbers = " x ".join(
+            f"{len(approved(dynamic, kind))} {kind}" for kind in KINDS_OF_PARTS if getattr(dynamic, kind)
+        )
+        say(
+            "dynamic",
+            f"{numbers} approved parts make {count} ads; at most {MAX_COMBINATIONS} are possible: take some out",
+        )
 
 
 def _check_banner(creative: Creative, say: _Say) -> None:

@@ -86,6 +86,7 @@ from dsp.catalog.layout import (
     NO_BIDS,
     PRODUCTS,
     STAGES,
+    WHENS,
 )
 from dsp.catalog.markup import is_secure, mime_of, native_data, native_parts
 from dsp.catalog.meta import build_meta
@@ -115,6 +116,7 @@ def compile_catalog(catalog: Catalog, version: int, public_url: str, now_s: floa
     for i, item in enumerate(catalog.line_items):
         rules.add(i, item, view.advertiser_of(item), view.creatives[i])
     arrays |= builder.build(DIM_NOT_GEO)
+    arrays |= _conditions(catalog, view, rules)
     arrays["li_i"], arrays["li_v"] = _line_items(catalog, view)
     arrays["cr_i"] = _creatives(view)
     refusals = Refusals(catalog.exchanges)
@@ -127,6 +129,34 @@ def compile_catalog(catalog: Catalog, version: int, public_url: str, now_s: floa
     arrays["caps"], arrays["cr_caps"] = _caps(catalog, view)
     arrays |= _texts(catalog, view)
     return arrays, build_meta(catalog, view, rules.zones)
+
+
+def _conditions(catalog: Catalog, view: View, rules: Rules) -> Arrays:
+    """The circumstances under which creatives are shown, each once, as an index like that of the line items."""
+    numbers: dict[tuple[bytes, str], int] = {}
+    held: list[LineItem] = []
+    rows: list[list[int]] = []
+    for item, of_item in zip(catalog.line_items, view.creatives, strict=True):
+        for creative in of_item:
+            row = [0] * WHENS
+            for k, when in enumerate(creative.spec.when):
+                key = (msgspec.json.encode(when), item.timezone)
+                if key not in numbers:
+                    numbers[key] = len(held)
+                    held.append(msgspec.structs.replace(item, targeting=when))
+                row[k] = numbers[key] + 1
+            rows.append(row)
+    builder = IndexBuilder(len(held))
+    index = Rules(catalog, builder, view.now_s)
+    for i, item in enumerate(held):
+        index.add_condition(i, item)
+    rules.zones |= index.zones
+    built = builder.build(DIM_NOT_GEO)
+    names = {"rows": "when_rows", "dim_keys": "when_keys", "dim_rows": "when_key_rows"}
+    names |= {"dim_any": "when_any", "dim_used": "when_used"}
+    out: Arrays = {names[name]: array for name, array in built.items()}
+    out["cr_when"] = np.array(rows, np.int32).reshape(len(rows), WHENS)
+    return out
 
 
 def _currencies(catalog: Catalog, view: View) -> Arrays:

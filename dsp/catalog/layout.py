@@ -125,6 +125,8 @@ LIV_WIDTH = 8
 CR_WIDTH = 20
 MAX_REFUSALS = 63
 
+WHENS = 6  # conditions of one creative: its parts' and its own
+
 # --- exchange columns -------------------------------------------------------------------------------------------------
 # ex_i: int64[X, EX_WIDTH]
 (
@@ -168,6 +170,10 @@ NO_BIDS = ("204", "empty", "nbr")
 #
 # dialect_words  int64[n]          blocks of `dsp.openrtb.dialect`
 # dialect_first  int64[X]          where the block of an exchange begins, -1 without one
+#
+# when_*         the same bitmap index over conditions of creatives instead of line items: rows, keys, key_rows, any and
+#                used
+# cr_when        int32[C, WHENS]   a creative's conditions, all of which must hold: number + 1, 0 none
 #
 # "bit per x" everywhere: bit n (1 << n) for x number n. A banner with CR_W = CR_H = 0 is flexible: it fills any size.
 # DIM_SIZE rows hold the line items with a banner of that size or a flexible one; its "any" row those with a flexible

@@ -81,6 +81,7 @@ class Offer(Record):
     payout_apply: float
     payout_approve: float
     payout_fund: float
+    facts: dict[str, str] = {}
 
 
 class Advertiser(Record):

@@ -113,6 +113,10 @@ class Rules:
         if FLEXIBLE not in sizes:  # a flexible banner takes every size, so it is no rule
             accept(DIM_SIZE, sizes, i)
 
+    def add_condition(self, i: int, item: LineItem) -> None:
+        """Add what ``item`` targets, and nothing else of it, as index ``i``."""
+        self._targeting(i, item)
+
     def _targeting(self, i: int, item: LineItem) -> None:
         t, h = item.targeting, self.hashes
         refuse = self.builder.refuse

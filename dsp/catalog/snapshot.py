@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.mapped import map_file, uncache
+from dsp.catalog.layout import N_DIMS, WHENS
 from dsp.catalog.table import Table
 
 I32 = npt.NDArray[np.int32]
@@ -59,15 +60,27 @@ ARRAYS: dict[str, tuple[str, int]] = {
     "native_off": ("<i8", 1),
     "caps": ("<i8", 2),
     "cr_caps": ("<i4", 2),
+    "when_rows": ("<u8", 2),
+    "when_keys": ("<u8", 1),
+    "when_key_rows": ("<i4", 1),
+    "when_any": ("<i4", 1),
+    "when_used": ("|u1", 1),
+    "cr_when": ("<i4", 2),
     "dialect_words": ("<i8", 1),
     "dialect_first": ("<i8", 1),
 }  # name -> dtype, dimensions
 
 
-# What a file of an earlier release doesn't have: no caps, no dialects.
+# What a file of an earlier release doesn't have: no caps, no conditions, no dialects.
 _LATER: dict[str, Callable[[Arrays], tuple[int, ...]]] = {
     "caps": lambda _: (0, 4),
     "cr_caps": lambda arrays: (len(arrays["cr_i"]), 2),
+    "when_rows": lambda _: (0, 0),
+    "when_keys": lambda _: (1,),
+    "when_key_rows": lambda _: (1,),
+    "when_any": lambda _: (N_DIMS,),
+    "when_used": lambda _: (N_DIMS,),
+    "cr_when": lambda arrays: (len(arrays["cr_i"]), WHENS),
     "dialect_words": lambda _: (0,),
     "dialect_first": lambda _: (0,),
 }
@@ -137,6 +150,12 @@ class Snapshot:
     native_off: I64
     caps: I64
     cr_caps: I32
+    when_rows: U64
+    when_keys: U64
+    when_key_rows: I32
+    when_any: I32
+    when_used: U8
+    cr_when: I32
     dialect_words: I64
     dialect_first: I64
 

@@ -127,7 +127,8 @@ def known(connection: Connection) -> Known:
 
 def _offer_spec(row: Any) -> types.Offer:
     payouts = types.Payouts(row.payout_click, row.payout_apply, row.payout_approve, row.payout_fund)
-    return types.Offer(row.name, row.product, row.lender, row.currency, row.margin, row.lgd, row.ead, payouts)
+    facts = _JSON["facts"].decode(row.facts)
+    return types.Offer(row.name, row.product, row.lender, row.currency, row.margin, row.lgd, row.ead, payouts, facts)
 
 
 def set_status(engine: Engine, line_item_id: int, status: str) -> int:
@@ -165,6 +166,7 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
     "seats": msgspec.json.Decoder(dict[str, str]),
     "ips": _TUPLE,
     "profile": msgspec.json.Decoder(Profile),
+    "facts": msgspec.json.Decoder(dict[str, str]),
     "experiments": msgspec.json.Decoder(tuple[types.Experiment, ...]),
     "spec": msgspec.json.Decoder(types.Creative),
 }

@@ -124,6 +124,7 @@ offer = Table(
         Column(name, Float, nullable=False)
         for name in ("margin", "lgd", "ead", "payout_click", "payout_apply", "payout_approve", "payout_fund")
     ),
+    later("facts", Text, "{}"),
 )
 advertiser = Table(
     "advertiser",

@@ -113,6 +113,27 @@ class Native(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     data: dict[str, str] = {}  # further data assets, by type number: {"3": "4.6", "6": "0 USD"}
 
 
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One of the things that a dynamic creative may say; it is served once it is approved."""
+
+    name: str
+    text: str  # of an image its URL; "{rate}" is the offer's fact of that name
+    status: Literal["pending", "approved", "rejected"] = "pending"
+    when: Targeting = Targeting()  # under which circumstances it fits: daypart, geo, devices, segments, categories ...
+
+
+KINDS_OF_PARTS = ("headline", "text", "cta", "image")
+
+
+class Dynamic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The parts that a template is filled from; kinds without parts stay as the creative has them."""
+
+    headline: tuple[Part, ...] = ()
+    text: tuple[Part, ...] = ()
+    cta: tuple[Part, ...] = ()
+    image: tuple[Part, ...] = ()
+
+
 class Creative(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """An ad. A banner needs ``size`` or ``sizes`` ("300x250", "flex"), a native ad ``native``, a video ``media``."""
 
@@ -142,6 +163,9 @@ class Creative(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     frequency: tuple[Cap, ...] = ()
     native: Native | None = None
     approved: tuple[str, ...] = ()  # exchanges that have approved it, for those whose profile wants that before
+    dynamic: Dynamic | None = None  # makes it a template (`dsp.catalog.dynamic`)
+    when: tuple[Targeting, ...] = ()  # shown only where all of these hold
+    parts: dict[str, str] = {}  # what a template's ad is made of, by kind: ours to fill
 
 
 class LineItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,6 +269,7 @@ class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lgd: Amount = 0  # loss given default, 0..1
     ead: Amount = 0  # exposure at default
     payouts: Payouts = Payouts()
+    facts: dict[str, str] = {}  # what ads may say of it: {rate: 4.9 %, amount: 25,000 USD}
 
 
 class Exchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

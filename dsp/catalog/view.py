@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from dsp.catalog.dynamic import filled
 from dsp.catalog.markup import Urls
 from dsp.catalog.records import Advertiser, Campaign, Catalog, Creative, LineItem, Offer
 from dsp.catalog.rules import Hashes
@@ -26,7 +29,12 @@ class View:
         index = {item.id: i for i, item in enumerate(catalog.line_items)}
         self.creatives: list[list[Creative]] = [[] for _ in catalog.line_items]
         for creative in sorted(catalog.creatives, key=lambda c: c.id):
-            self.creatives[index[creative.line_item_id]].append(creative)
+            i = index[creative.line_item_id]
+            spec = filled(creative.spec, self.offers[catalog.line_items[i].offer_id].facts)
+            if spec is None:
+                continue  # the offer no longer has what this ad quotes
+            ready = creative if spec is creative.spec else msgspec.structs.replace(creative, spec=spec)
+            self.creatives[i].append(ready)
 
     def advertiser_of(self, item: LineItem) -> Advertiser:
         """Who pays for a line item."""

@@ -19,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.config import Config
+from dsp.catalog.layout import CR_H, CR_ID, CR_LINE_ITEM, CR_MEDIA, CR_W
+from dsp.catalog.publish import current_path
+from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import read_decisions
 from dsp.log.outcomes import read_outcomes
 from dsp.log.segments import segment_files
@@ -38,6 +41,7 @@ _MOST_BYTES = 1 << 28  # of decisions read at a time: with more the window is ha
 _SHORTEST_MS = 600_000
 BAND = (0.8, 1.25)  # predicted over observed
 _SIGNIFICANT = 3.0  # standard deviations of the observed count
+_LEARNED = (HEADS.index("click"), HEADS.index("apply"))  # what tells creatives apart; later stages are the offer's
 _MEMORY_ENDS = 20.0  # positives in all before an offset is used
 
 
@@ -119,23 +123,48 @@ def work_out(config: Config, now_ms: int, share_out: ShareOut | None = None) -> 
     correction = correct(decisions, outcomes, version, now_ms)
     if share_out is None or not len(decisions["bid_id"]):
         return correction
-    creatives, shares = creative_shares(decisions, outcomes, share_out, seed=now_ms)
+    published = current_path(config)
+    slots = slots_of(Snapshot.load(published)) if published is not None else None
+    creatives, shares = creative_shares(decisions, outcomes, share_out, now_ms, slots)
     return msgspec.structs.replace(correction, creatives=creatives.tolist(), shares=shares.tolist())
 
 
 def creative_shares(
-    decisions: Mapping[str, Any], outcomes: Mapping[str, Any], share_out: ShareOut, seed: int
+    decisions: Mapping[str, Any],
+    outcomes: Mapping[str, Any],
+    share_out: ShareOut,
+    seed: int,
+    slots: tuple[I64, I64] | None = None,
 ) -> tuple[I64, F64]:
-    """(creative ids, their shares within their line item) by clicks that came and clicks that were expected."""
-    at, clicked = join_labels(decisions, outcomes, learned_horizons(decisions, outcomes)).of(0)
-    ids, which = np.unique(decisions["creative"].astype(np.int64), return_inverse=True)
-    line_item = np.zeros(len(ids), np.int64)
-    line_item[which] = decisions["line_item"]
-    p = decisions["p"][at, 0].astype(np.float64)
-    clicks, expected = np.zeros(len(ids)), np.zeros(len(ids))
-    np.add.at(clicks, which[at], clicked)
-    np.add.at(expected, which[at], p)
-    return ids, share_out(line_item, clicks, expected, seed)
+    """(creative ids, their shares of a slot) by clicks, and applications of those who clicked, that came and that were
+    expected.
+
+    ``slots``: ids of all creatives, and numbers that are equal where two compete (`slots_of`); without, a line item's
+    creatives that were ever bid do.
+    """
+    labels = join_labels(decisions, outcomes, learned_horizons(decisions, outcomes))
+    shown = decisions["creative"].astype(np.int64)
+    ids = np.unique(shown if slots is None else np.concatenate([shown, slots[0]]))
+    which = np.searchsorted(ids, shown)
+    group = np.zeros(len(ids), np.int64)
+    group[which] = -1 - decisions["line_item"].astype(np.int64)  # apart from the numbers of slots
+    if slots is not None:
+        group[np.searchsorted(ids, slots[0])] = slots[1]
+    came, expected = np.zeros((len(ids), len(_LEARNED))), np.zeros((len(ids), len(_LEARNED)))
+    for k, head in enumerate(_LEARNED):
+        at, label = labels.of(head)
+        np.add.at(came[:, k], which[at], label)
+        np.add.at(expected[:, k], which[at], decisions["p"][at, head].astype(np.float64))
+    return ids, share_out(group, came, expected, seed)
+
+
+def slots_of(snapshot: Snapshot) -> tuple[I64, I64]:
+    """(creative ids int64[C], number int64[C] of what each competes for): its line item, medium and size."""
+    key = snapshot.cr_i[:, [CR_LINE_ITEM, CR_MEDIA, CR_W, CR_H]]
+    if not len(key):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    _, number = np.unique(key, axis=0, return_inverse=True)
+    return snapshot.cr_i[:, CR_ID].astype(np.int64), number.reshape(-1).astype(np.int64)
 
 
 def correct(decisions: Mapping[str, Any], outcomes: Mapping[str, Any], version: int, now_ms: int) -> Correction:

@@ -39,3 +39,10 @@ def test_over_time_it_wins_more_clicks_than_an_even_split_and_stays_fair_to_none
     even = 60 * 2_000 * expected * theta.mean()
     assert clicks.sum() > 1.2 * even
     assert hoped.min() > 60 * 2_000 * expected * FLOOR / 3 * 0.9
+
+
+def test_an_ad_that_is_clicked_by_those_who_never_apply_is_no_good_ad() -> None:
+    events = np.array([[200.0, 5.0], [120.0, 60.0]])
+    expected = np.array([[100.0, 40.0], [100.0, 24.0]])
+    assert shares(np.zeros(2, np.int64), events, expected, seed=2)[1] > 0.9
+    assert shares(np.zeros(2, np.int64), events[:, 0], expected[:, 0], seed=2)[0] > 0.9
