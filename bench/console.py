@@ -24,6 +24,7 @@ import numpy as np
 from rich.progress import track
 from sqlalchemy import Connection, Engine, select
 
+from bench import console_obey
 from bench.machine import facts
 from dsp.base.config import Config
 from dsp.catalog import tables
@@ -193,7 +194,9 @@ async def _measure(
 
 
 def main(args: list[str]) -> int:
-    """Build, measure, print; 1 where the bar is missed."""
+    """Build, measure, print; 1 where the bar is missed. ``obey``: another bench (`bench.console_obey`)."""
+    if args[:1] == ["obey"]:
+        return console_obey.main(args[1:])
     parser = argparse.ArgumentParser(prog="python -m bench console", description=__doc__)
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--turns", type=int, default=5)
