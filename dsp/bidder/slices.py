@@ -184,7 +184,7 @@ class Slices:
 
     _fixed = 0
     _STATE = ("_granted", "_returned", "_acked", "_posted", "_settled", "_pending", "_rolled", "_last", "_least")
-    _STATE_MORE = ("_asked", "_recall", "_slack", "_all_available", "_all_reserved", "_all_period")
+    _STATE_MORE = ("_asked", "_recall", "_called", "_slack", "_all_available", "_all_reserved", "_all_period")
     _SUMS = ("_rate", "_ended", "_cost")
 
     def _zero(self) -> None:
@@ -210,6 +210,7 @@ class Slices:
     _least: I64
     _asked: I64  # wanted, as the ledger knows
     _recall: I64
+    _called: I64  # back, all of it, until the ledger says otherwise
     _slack: I64  # tolerance: what open reservations may count below their full amount
     _rate: F64  # micros reserved a second, lately
     _ended: F64  # reservations of closed buckets, and
@@ -311,6 +312,14 @@ class Slices:
         surplus: I64 = np.maximum(self._all_available - keep, 0)
         return surplus
 
+    def _give_back(self) -> None:
+        """What is called back stops at once, not with the next request; so does what lost bids free from then on."""
+        rows = np.flatnonzero(self._called)
+        if len(rows):
+            surplus = np.maximum(self._all_available[rows], 0)
+            self._returned[rows] += surplus
+            self._all_available[rows] -= surplus
+
     # --- a reply -----------------------------------------------------------------------------------------------------
 
     def _apply(self, exchange: _Exchange) -> None:
@@ -332,6 +341,7 @@ class Slices:
         self._closed = max(self._closed, reply.closed)
         self._take(np.frombuffer(reply.grants, GRANT))
         self._recompute()
+        self._give_back()
 
     def _begin(self, lease: int, sent_ns: int) -> None:
         """A new lease: nothing of the old one is ours any more; the ledger knows what was reserved under it."""
@@ -363,6 +373,7 @@ class Slices:
         self._settled[rows] = grants["settled"]
         self._least[rows] = grants["least"]
         self._recall[rows] = grants["recall"]
+        self._called[rows] = grants["recall"] == RECALL_ALL
         self._slack[rows] = grants["slack"]
         self._all_multiplier[rows] = grants["multiplier"]
 

@@ -71,7 +71,7 @@ class Line:
 
     __slots__ = (
         *("active", "chain", "currency", "hourly", "id", "least_micros", "margin", "margin_ppm", "media", "multiplier"),
-        *("name", "plan", "slack_micros", "stopped", "zone"),
+        *("name", "plan", "slack_micros", "recalled", "stopped", "zone"),
     )
 
     def __init__(self, line_id: int, chain: tuple[Account, ...], currency: str, name: str, margin_ppm: int) -> None:
@@ -81,6 +81,7 @@ class Line:
         self.slack_micros = 0  # of each slice: what its reservations may be counted below their full amount
         self.active = False  # in the plan, not paused, in flight, not stopped by a brake
         self.stopped = False
+        self.recalled = True  # its slices stay called back while it is off or its budget is cut; True: look whether
         self.hourly = False  # some budget of the chain is by the hour
         self.plan: LinePlan | None = None
         self.zone: Zone | None = None

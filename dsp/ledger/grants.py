@@ -228,6 +228,9 @@ class Granting:
 
     def _reply(self, lease: Lease) -> SyncReply:
         slots = [slot for slot in lease.changed if lease.slots.get(slot.line.id) is slot]
+        for slot in slots:  # also of what was called back before: what lost bids free is not theirs to spend
+            if slot.line.recalled and self._still_recalled(slot.line):
+                slot.recall = RECALL_ALL
         rows = np.array(
             [
                 (
@@ -280,7 +283,12 @@ class Granting:
             for line in account.lines.values():
                 self._recall(line, RECALL_SURPLUS, first)
 
+    def _still_recalled(self, line: Line) -> bool:
+        line.recalled = not line.active or line.room(line.period)[0] < 0
+        return line.recalled
+
     def _recall(self, line: Line, how: int, spare: Slot | None = None) -> None:
+        line.recalled = line.recalled or how == RECALL_ALL
         for lease in self._live():
             slot = lease.slots.get(line.id)
             if slot is not None and slot is not spare and slot.outstanding > 0 and slot.recall < how:

@@ -151,14 +151,34 @@ def test_a_lost_request_is_said_again(slices, script, clock):
 
 
 def test_recall_gives_back_what_demand_does_not_need(slices, script, clock):
-    script.grant(11, 1000, recall=RECALL_SURPLUS)
-    script.grant(12, 1000, recall=RECALL_ALL)
+    script.grant(12, 1000)
     slices.refresh(clock())
     reserve(slices, 1, 400)
+    script.grant(11, 1000, recall=RECALL_SURPLUS)
+    script.grant(12, 1000, recall=RECALL_ALL)
+    step(slices, clock)
+    assert slices.available.tolist() == [1000, 0, 0]  # all of it at once
     step(slices, clock)
     assert script.wants()[11]["returned"] == 1000
     assert script.wants()[12]["returned"] == 600
     assert slices.available.tolist() == [0, 0, 0]
+
+
+def test_what_lost_bids_free_of_a_cut_budget_is_not_bid_again(slices, script, clock):
+    script.grant(12, 1000)
+    slices.refresh(clock())
+    reserve(slices, 1, 400)
+    script.grant(12, 1000, recall=RECALL_ALL)
+    step(slices, clock, 2.0)
+    script.closed = slices.bucket  # the ledger has nothing new to say of the line item, but its bids are over
+    step(slices, clock)
+    assert slices.available[1] == 0
+    step(slices, clock)
+    assert script.wants()[12]["returned"] == 1000
+    script.closed, script.epoch = slices.bucket, 1
+    script.grant(12, 3000, returned=1000)
+    step(slices, clock)
+    assert slices.available[1] == 2000  # raised again
 
 
 def test_an_oversized_slice_is_cut_back_unasked(slices, script, clock):

@@ -285,6 +285,22 @@ def test_a_cut_budget_recalls_slices_and_a_raised_one_feeds_them(world):
     assert slices.available[0] >= 3 * BID
 
 
+def test_a_cut_budget_gets_nothing_from_bids_that_lose_after_the_cut(world):
+    world.adopt(simple_plan(total=10 * BID))
+    slices = world.worker()
+    slices.refresh(world.clock())
+    bids = [world.bid(slices, 0, BID) for _ in range(3)]
+    world.ledger.notice("b", bids[0], {"p": "10"})
+    world.adopt(simple_plan(total=BID // 2))
+    for step in range(100):
+        world.clock.advance(0.3)
+        if step == 5:
+            world.ledger.notice("l", bids[1], {"r": "102"})
+        assert step < 2 or world.bid(slices, 0, BID // 4) is None
+    assert world.books.granting.account(1, 1).outstanding[0] == 0
+    world.books.check()
+
+
 def test_a_daily_budget_begins_anew_at_midnight_of_the_advertiser(world):
     plan = Plan(
         [LinePlan(1, 10, 100, timezone="Asia/Shanghai", least_micros=3 * BID, budget=Budget(10**9, 5 * BID))], exp_s=5.0
