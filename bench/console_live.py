@@ -58,9 +58,7 @@ class LiveSystem:
         self.requests_per_s = requests_per_s
         self.config = Config(
             data_dir=str(directory),
-            bidder=BidderConfig(
-                http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=1, grpc_workers=0
-            ),
+            bidder=BidderConfig(http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=1, grpc_workers=0),
             ledger=LedgerConfig(port=ledger, grpc_port=syncs, public_url=PUBLIC_URL),
             console=ConsoleConfig(port=console),
         )

@@ -172,11 +172,19 @@ def main(args: list[str]) -> int:
     parser.add_argument("--turns", type=int, default=5, help="of each kind")
     parser.add_argument("--rate", type=float, default=200.0, help="bid requests a second")
     options = parser.parse_args(args)
-    with tempfile.TemporaryDirectory() as directory:
-        with LiveSystem(Path(directory), options.rate) as system, browser(system) as page:
-            time.sleep(5.0)  # until what is to be stopped has spent something
-            found = obeyed(system, page, options.turns)
-    shared = {"bench": "console obey", "time": int(time.time()), "bar_s": BAR_S, "machine": msgspec.to_builtins(facts())}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LiveSystem(Path(directory), options.rate) as system,
+        browser(system) as page,
+    ):
+        time.sleep(5.0)  # until what is to be stopped has spent something
+        found = obeyed(system, page, options.turns)
+    shared = {
+        "bench": "console obey",
+        "time": int(time.time()),
+        "bar_s": BAR_S,
+        "machine": msgspec.to_builtins(facts()),
+    }
     with RESULTS.open("a") as file:
         for what in STOPS:
             seconds = sorted(one.seconds for one in found if one.what == what)
