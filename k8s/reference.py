@@ -34,6 +34,7 @@ ROUTES = (
     ("bidder, 8081", "gRPC dsp.v1.Bidder/Bid", "The same in protobuf; the exchange is who its token says"),
     ("bidder, 8081", "gRPC grpc.health.v1.Health, reflection", "As gRPC defines them"),
     ("bidder, 8082", "GET /metrics, /healthz, /readyz", "All workers added up; the role alive; every worker serves"),
+    ("bidder, 8082", "GET /health/live, /health/ready", "The last two by the names that ARTF gives them"),
     (
         "ledger, 8090",
         "GET or POST /n/ /b/ /l/ /c/ /i/ /p/ and a token",
@@ -48,6 +49,12 @@ ROUTES = (
     ("ledger, 8090", "POST /control", "`dsp ledger` orders, signed; not for the outside"),
     ("rta, 8083", "POST /rta/{exchange}", "A media platform asks whether to take a person; protobuf in and out"),
     ("rta, 8083", "GET /healthz, /readyz", "This worker answers; it takes new traffic"),
+    (
+        "artf, 8084",
+        "gRPC com.iabtechlab.bidstream.mutation.services.v1.RTBExtensionPoint/GetMutations",
+        "A host of the Agentic RTB Framework asks for changes to a bid request or response",
+    ),
+    ("artf, 8084", "gRPC grpc.health.v1.Health, reflection", "As gRPC defines them"),
     ("console, 8070", "GET /healthz", "It answers"),
     ("console, 8070", "GET /api/v1/openapi.json", "The API's description, for machines"),
     ("ledger, 8091", "gRPC dsp.v1.Ledger/Sync", "A worker's sync, signed; not for the outside"),

@@ -152,6 +152,21 @@ class RtaConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     platforms: tuple[PlatformConfig, ...] = ()  # who asks, and how each is answered
 
 
+class ArtfConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Agentic RTB Framework: an exchange that hosts this agent asks it for changes to requests and responses."""
+
+    host: str = "127.0.0.1"  # address that gRPC listens on
+    port: int = 8084  # com.iabtechlab.bidstream.mutation.services.v1.RTBExtensionPoint
+    workers: int = 0  # processes that serve it; 0: none
+    exchange: str = ""  # the host: an exchange of the catalog
+    token: str = ""  # what the host must send as authorization: Bearer; empty: nothing
+    segments: dict[str, str] = {}  # those that the host is told of: our name and the host's; no others ever are
+    tmax_ms: float = 5.0  # for a request that names no tmax
+    allowance_ms: float = 1.0  # of tmax that the way to the host and back takes
+    max_batch: int = 32  # requests decided at once, at most
+    queue_limit: int = 512  # requests waiting in one worker; more get no mutations
+
+
 class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What roles say about themselves on stderr (`dsp.base.logs`)."""
 
@@ -187,6 +202,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     audience: AudienceConfig = AudienceConfig()
     console: ConsoleConfig = ConsoleConfig()
     rta: RtaConfig = RtaConfig()
+    artf: ArtfConfig = ArtfConfig()
     logs: LogsConfig = LogsConfig()
     traces: TracesConfig = TracesConfig()
     retention: RetentionConfig = RetentionConfig()

@@ -52,6 +52,8 @@ BAD_REASONS = (
     *("gzip", "body_too_large", "body_cut", "body_late", "content_type", "content_encoding", "unknown_exchange"),
 )
 RTA_OUTCOMES = ("accept", "refuse", "unknown", "ping", "test", "bad", "shed", "failed")
+ARTF_OUTCOMES = ("proposed", "nothing", "bad", "shed", "late", "failed")
+ARTF_INTENTS = ("segments", "activate_deals", "suppress_deals", "bid_shade")
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other", "hurried")
@@ -136,6 +138,13 @@ DEFINITIONS: tuple[Definition, ...] = (
         (("exchange", EXCHANGES), ("outcome", RTA_OUTCOMES)),
     ),
     Definition("dsp_rta_accepts_total", "counter", "Strategies accepted.", (("exchange", EXCHANGES),)),
+    Definition(
+        "dsp_artf_requests_total",
+        "counter",
+        "ARTF requests by what became of them; late: not answered, its time was over.",
+        (("outcome", ARTF_OUTCOMES),),
+    ),
+    Definition("dsp_artf_mutations_total", "counter", "Mutations proposed.", (("intent", ARTF_INTENTS),)),
     Definition("dsp_decisions_dropped_total", "counter", "Decision rows the log had no room for."),
     Definition("dsp_engine_errors_total", "counter", "Batches that failed inside the engine; answered as no-bids."),
     Definition("dsp_worker_restarts_total", "counter", "Workers that died and were started again."),

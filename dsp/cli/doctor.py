@@ -119,11 +119,12 @@ def _backlog(path: Path) -> Finding:
 
 
 def _cores(config: Config, cores: int) -> Finding:
-    workers = config.bidder.http_workers + config.bidder.grpc_workers + config.rta.workers
+    workers = config.bidder.http_workers + config.bidder.grpc_workers
+    workers += config.rta.workers + config.artf.workers
     says = f"{workers} workers on {cores} cores"
     if workers <= cores:
         return "cores", True, says
-    return "cores", False, f"{says}: each wants one of its own; lower bidder.http_workers, grpc_workers or rta.workers"
+    return "cores", False, f"{says}: each wants one of its own; lower one of the workers settings"
 
 
 def _catalog(config: Config) -> Finding:

@@ -10,6 +10,7 @@ from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.metrics import Metrics
 from dsp.base.trace import open_tracer
+from dsp.bidder.artf import ArtfEngine
 from dsp.bidder.engine import Engine, NotReadyError
 from dsp.bidder.plan import PlanError
 from dsp.bidder.rta import RtaEngine
@@ -20,7 +21,7 @@ log = logger(__name__)
 RETRY_S = 0.25
 
 
-E = TypeVar("E", Engine, RtaEngine)
+E = TypeVar("E", Engine, RtaEngine, ArtfEngine)
 
 
 def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider | None:
@@ -34,6 +35,11 @@ def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callabl
 def open_rta(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> RtaEngine | None:
     """The RTA engine, likewise."""
     return _when_ready(lambda: RtaEngine.open(config, metrics=metrics, worker=worker), stopping)
+
+
+def open_artf(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> ArtfEngine | None:
+    """The ARTF agent's engine, likewise."""
+    return _when_ready(lambda: ArtfEngine.open(config, metrics=metrics), stopping)
 
 
 def _when_ready(open_: Callable[[], E], stopping: Callable[[], bool]) -> E | None:

@@ -30,13 +30,13 @@ assert bidder_pb2.DESCRIPTOR.services_by_name["Bidder"].full_name == SERVICE
 class SideServices:
     """Health (Check, Watch) and reflection, added to a grpcio server."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, service: str = SERVICE) -> None:
         self._health = health.HealthServicer(
             experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(1)
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        for name in ("", SERVICE):
+        reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        for name in ("", service):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def drain(self) -> None:
@@ -45,13 +45,13 @@ class SideServices:
 
 
 class SideServer:
-    """`SideServices` on a Unix socket, for the native front to pass on what it does not serve."""
+    """`SideServices` of a ``service`` on a Unix socket, for the native front to pass on what it does not serve."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: str = SERVICE) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="dsp-"))  # short: a socket's path has at most 107 bytes
         self.path = str(self._directory / "side.sock")
         self._server = grpc.server(futures.ThreadPoolExecutor(4), maximum_concurrent_rpcs=64)
-        self._services = SideServices(self._server)
+        self._services = SideServices(self._server, service)
         self._server.add_insecure_port(f"unix:{self.path}")
         self._server.start()
 

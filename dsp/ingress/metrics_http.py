@@ -12,6 +12,9 @@ from dsp.base.metrics import render
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
+LIVE, READY = ("/healthz", "/health/live"), ("/readyz", "/health/ready")  # the second ones are ARTF's names
+
+
 class MetricsServer:
     """GET /metrics, /healthz, /readyz on a thread of its own; off the hot path, so the standard library's server."""
 
@@ -20,9 +23,9 @@ class MetricsServer:
             def do_GET(self) -> None:  # the library's name
                 if self.path == "/metrics":
                     self._answer(200, render(directory, prefix))
-                elif self.path == "/healthz" or (self.path == "/readyz" and ready()):
+                elif self.path in LIVE or (self.path in READY and ready()):
                     self._answer(200, b"ok\n")
-                elif self.path == "/readyz":
+                elif self.path in READY:
                     self._answer(503, b"not ready\n")
                 else:
                     self._answer(404, b"nothing here: /metrics, /healthz, /readyz\n")

@@ -76,7 +76,7 @@ class Supervisor:
         bidder = self._config.bidder
         metrics = MetricsServer(bidder.http_host, bidder.metrics_port, self._run, "bidder", self.ready)
         try:
-            counts = {"http": bidder.http_workers, "grpc": bidder.grpc_workers, "rta": self._config.rta.workers}
+            counts = self._counts()
             places = [(kind, n) for kind, count in counts.items() for n in range(count)]
             for k, (kind, position) in enumerate(places):
                 worker = self._start(kind, position)
@@ -95,10 +95,17 @@ class Supervisor:
 
     def ready(self) -> bool:
         """Whether every place has a worker that serves."""
-        bidder = self._config.bidder
-        wanted = bidder.http_workers + bidder.grpc_workers + self._config.rta.workers
+        wanted = sum(self._counts().values())
         serving = {(w.kind, w.position) for w in list(self.workers) if not w.leaving and self._serves(w)}
         return not self._stopping and len(serving) == wanted
+
+    def _counts(self) -> dict[str, int]:
+        """How many workers of each kind, in the order in which they get cores."""
+        config = self._config
+        return {
+            "http": config.bidder.http_workers, "grpc": config.bidder.grpc_workers, "rta": config.rta.workers,
+            "artf": config.artf.workers,
+        }  # fmt: skip
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -118,10 +125,10 @@ class Supervisor:
         command = [sys.executable, "-m", "dsp.ingress.worker", kind, str(slot), "--config", str(self._settings)]
         cpus = self._config.bidder.cpus
         if cpus:
-            bidder = self._config.bidder
-            first = {"http": 0, "grpc": bidder.http_workers, "rta": bidder.http_workers + bidder.grpc_workers}[kind]
+            counts = self._counts()
+            first = sum(counts[before] for before in list(counts)[: list(counts).index(kind)])
             command += ["--cpu", str(cpus[(first + position) % len(cpus)])]
-        if self._engine != ENGINE and kind != "rta":
+        if self._engine != ENGINE and kind in ("http", "grpc"):
             command += ["--engine", self._engine]
         # A session of its own: Ctrl-C reaches the supervisor alone, which then drains the workers.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)

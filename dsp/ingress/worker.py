@@ -1,7 +1,7 @@
 """One worker process: one front, one engine, one file of metrics.
 
-`python -m dsp.ingress.worker http|grpc|rta SLOT --config FILE`. SIGTERM and SIGINT drain it. What a supervisor needs to
-know is in ``run/bidder-<kind>-<slot>.json`` once it serves.
+`python -m dsp.ingress.worker http|grpc|rta|artf SLOT --config FILE`. SIGTERM and SIGINT drain it. What a
+supervisor needs to know is in ``run/bidder-<kind>-<slot>.json`` once it serves.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ log = logger(__name__)
 ENGINE = "dsp.ingress.bidding:open_engine"
 GC_S = 5.0
 GC_FULL_EVERY = 12  # of those: what a swapped snapshot may leave behind
-RTA_ENGINE = "dsp.ingress.bidding:open_rta"
-KINDS = ("http", "grpc", "rta")
+ENGINES = {"rta": "dsp.ingress.bidding:open_rta", "artf": "dsp.ingress.bidding:open_artf"}
+KINDS = ("http", "grpc", "rta", "artf")
 
 
 class Front(Protocol):
@@ -80,6 +80,10 @@ def open_front(kind: str, config: Config, engine: Any, metrics: Metrics) -> Fron
         from dsp.ingress.rta_http import RtaFront
 
         return RtaFront(engine, config)
+    if kind == "artf":
+        from dsp.ingress.artf_grpc import ArtfFront
+
+        return ArtfFront(engine, config, metrics)
     if kind == "http":
         from dsp.ingress.http import HttpFront
 
@@ -129,12 +133,12 @@ def main() -> None:
         "--engine", default=ENGINE, help="module:function that opens what decides (measurements, tests)"
     )
     args = parser.parse_args()
-    if args.kind == "rta" and args.engine == ENGINE:
-        args.engine = RTA_ENGINE
+    if args.engine == ENGINE:
+        args.engine = ENGINES.get(args.kind, ENGINE)
     if args.cpu >= 0:
         os.sched_setaffinity(0, {args.cpu})  # before there are threads
     config = load_config(args.config)
-    start_logging(config.logs, "rta" if args.kind == "rta" else "bidder", f"{args.kind}{args.slot}")
+    start_logging(config.logs, args.kind if args.kind in ENGINES else "bidder", f"{args.kind}{args.slot}")
     run_worker(config, args.kind, args.slot, args.engine)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from dsp.base.kernel import inlined, kernel
+from dsp.base.kernel import kernel
+from dsp.openrtb.fields import field, varint
 
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
@@ -38,55 +39,13 @@ A_WIDTH = 25
 AD_GROUP, AD_TARGET_OFF, AD_TARGET_LEN = range(3)
 AD_WIDTH = 3
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
-
-@inlined
-def _varint(text: U8, at: int, end: int) -> tuple[int, int]:
-    """(value, next position) of a varint before ``end``; next is -1 where there is none."""
-    value = shift = 0
-    while at < end and shift < 70:
-        b = int(text[at])
-        at += 1
-        if shift < 64:
-            value |= (b & 127) << shift
-        if b < 128:
-            return value, at
-        shift += 7
-    return value, -1
-
-
-@inlined
-def _field(text: U8, at: int, end: int) -> tuple[int, int, int, int]:
-    """(number, value or length, where the value starts, where the next field does) of a field; next is -1 if broken.
-
-    Length-delimited fields are the only ones whose start lies before the next field.
-    """
-    tag, at = _varint(text, at, end)
-    if at < 0 or tag < 8:
-        return 0, 0, 0, -1
-    number, wire = tag >> 3, tag & 7
-    if wire == _VARINT:
-        value, at = _varint(text, at, end)
-        return number, value, at, at
-    if wire == _BYTES:
-        length, at = _varint(text, at, end)
-        if at < 0 or length < 0 or length > end - at:
-            return 0, 0, 0, -1
-        return -number, length, at, at + length
-    if wire == _FIXED64 and end - at >= 8:
-        return 0, 0, at + 8, at + 8
-    if wire == _FIXED32 and end - at >= 4:
-        return 0, 0, at + 4, at + 4
-    return 0, 0, 0, -1
-
 
 @kernel
 def _qaid(text: U8, at: int, end: int, row: I64) -> bool:
     """A CAID; of several versions the newest is kept."""
     version = id_off = id_len = md5_off = md5_len = 0
     while at < end:
-        number, value, start, at = _field(text, at, end)
+        number, value, start, at = field(text, at, end)
         if at < 0:
             return False
         if number == 1:
@@ -105,7 +64,7 @@ def _qaid(text: U8, at: int, end: int, row: I64) -> bool:
 @kernel
 def _device(text: U8, at: int, end: int, row: I64) -> bool:
     while at < end:
-        number, value, start, at = _field(text, at, end)
+        number, value, start, at = field(text, at, end)
         if at < 0:
             return False
         if number == 1:
@@ -119,7 +78,7 @@ def _device(text: U8, at: int, end: int, row: I64) -> bool:
         elif number == -9:  # packed
             inner = start
             while inner < at:
-                tag, inner = _varint(text, inner, at)
+                tag, inner = varint(text, inner, at)
                 if inner < 0:
                     return False
                 if 0 <= tag < 63:
@@ -135,7 +94,7 @@ def _number_in(text: U8, at: int, end: int, wanted: int) -> tuple[int, bool]:
     """The last value of the integer field ``wanted`` of a message, and whether the message is sound."""
     found = 0
     while at < end:
-        number, value, _, at = _field(text, at, end)
+        number, value, _, at = field(text, at, end)
         if at < 0:
             return 0, False
         if number == wanted:
@@ -147,7 +106,7 @@ def _number_in(text: U8, at: int, end: int, wanted: int) -> tuple[int, bool]:
 def _ad(text: U8, at: int, end: int, ad: I64) -> bool:
     ad[AD_GROUP] = ad[AD_TARGET_OFF] = ad[AD_TARGET_LEN] = 0
     while at < end:
-        number, value, start, at = _field(text, at, end)
+        number, value, start, at = field(text, at, end)
         if at < 0:
             return False
         if number == 1:
@@ -160,7 +119,7 @@ def _ad(text: U8, at: int, end: int, ad: I64) -> bool:
 @kernel
 def _request(text: U8, at: int, end: int, row: I64, exps: I64, ads: I64) -> bool:
     while at < end:
-        number, value, start, at = _field(text, at, end)
+        number, value, start, at = field(text, at, end)
         if at < 0:
             return False
         good = True

@@ -1,0 +1,160 @@
+"""The ARTF front: ``RTBExtensionPoint/GetMutations`` over the native gRPC server, health checking beside it.
+
+One thread takes what has arrived, decides it, answers. A call's time runs from its arrival, which a busy front does not
+see: whatever was waiting when it looked is taken to have come right after it had looked before. So no answer is later
+than ``tmax`` says, and under load a few get no mutations that would just have made it. Whoever gets none because there
+are too many is told OK: a host's breaker opens on other statuses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import Protocol
+
+from pygrpc_native import EVENT_CALL, NativeGrpcFront
+
+from dsp.base.config import Config
+from dsp.base.logs import logger
+from dsp.base.metrics import ARTF_OUTCOMES, Metrics
+from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVING, SideServer, service_asked
+from dsp.openrtb.limits import MAX_BODY_BYTES
+from dsp.pb.com.iabtechlab.bidstream.mutation.services.v1 import service_pb2
+
+log = logger(__name__)
+
+SERVICE = "com.iabtechlab.bidstream.mutation.services.v1.RTBExtensionPoint"
+GET_MUTATIONS = f"/{SERVICE}/GetMutations"
+assert service_pb2.DESCRIPTOR.services_by_name["RTBExtensionPoint"].full_name == SERVICE
+
+INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED = 3, 4, 5, 8, 16
+WAIT_MS = 20
+QUIET_NS = 500_000_000
+AT_ONCE_NS = 50_000  # a wait shorter than this found calls waiting
+NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
+PROPOSED, NOTHING, BAD, SHED, LATE, FAILED = range(len(ARTF_OUTCOMES))
+
+Call = tuple[int, bytes, int, int]  # id, body, arrived_ns, left_ns
+
+
+class ArtfDecider(Protocol):
+    """One thread's engine; `dsp.bidder.artf.ArtfEngine` is one."""
+
+    def decide(
+        self, bodies: list[bytes], arrived_ns: list[int], left_ns: list[int], send: Callable[[int, int, bytes], None]
+    ) -> None:
+        """Answer each request once: (position, slot of ARTF_OUTCOMES, payload or the text of a refusal)."""
+
+    def poll(self) -> None:
+        """Swap in a new snapshot or model."""
+
+
+class ArtfFront:
+    """See the module. One front has one engine; `run` blocks its thread until it has drained."""
+
+    def __init__(self, engine: ArtfDecider, config: Config, metrics: Metrics) -> None:
+        self.engine = engine
+        self.draining = False
+        self._settings = settings = config.artf
+        self._poll_ns, self._drain_ns = int(config.bidder.snapshot_poll_s * 1e9), int(config.bidder.drain_s * 1e9)
+        self._key = f"Bearer {settings.token}".encode() if settings.token else b""
+        self._waiting: list[Call] = []
+        self._counted = metrics.counter("dsp_artf_requests_total")
+        self._last_ns = self._looked_ns = time.monotonic_ns()
+        self._front = NativeGrpcFront(
+            f"{settings.host}:{settings.port}",
+            [(GET_MUTATIONS, False), (HEALTH_CHECK, False)],
+            io_threads=1,
+            client_key_metadata="authorization",
+            call_details=True,
+            reuse_port=True,
+        )
+        self._side = SideServer(SERVICE)
+        self._front.set_fallback(self._side.path)
+        self._front.start()
+        self.port: int = self._front.bound_port
+
+    def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:
+        """Serve until ``stopping()``, then until quiet or for ``drain_s``. ``idle`` is called between batches."""
+        polled_ns, drained_ns = time.monotonic_ns(), 0
+        while True:
+            self._receive()
+            if self._waiting:
+                self._decide()
+            now_ns = time.monotonic_ns()
+            if now_ns - polled_ns > self._poll_ns:
+                polled_ns = now_ns
+                try:
+                    self.engine.poll()
+                except Exception:
+                    log.exception("could not load a new snapshot or model; going on with the old one")
+                idle()
+            if self.draining:
+                quiet = now_ns - max(self._last_ns, drained_ns) > QUIET_NS and not self._waiting
+                if quiet or now_ns - drained_ns > self._drain_ns:
+                    break
+            elif stopping():
+                drained_ns = now_ns
+                self.draining = True
+                self._side.drain()
+        self._front.close()
+        self._side.close()
+
+    def _receive(self) -> None:
+        limit = self._settings.queue_limit
+        asked_ns = time.monotonic_ns()
+        events = self._front.recv_batch_details(limit, 0 if self._waiting else WAIT_MS)
+        now_ns = time.monotonic_ns()
+        arrived_ns = now_ns if now_ns - asked_ns > AT_ONCE_NS else self._looked_ns
+        self._looked_ns = now_ns
+        if not events:
+            return
+        self._last_ns = now_ns
+        for kind, call, method, body, key, details in events:
+            if kind != EVENT_CALL or body is None:
+                continue  # given up: answering it does no harm
+            if method != 0:
+                self._health(call, body)
+            elif self._key and not (isinstance(key, bytes) and compare_digest(key, self._key)):
+                self._front.fail(call, UNAUTHENTICATED, NO_TOKEN)
+            elif len(body) > MAX_BODY_BYTES:
+                self._counted[BAD] += 1
+                self._front.fail(call, INVALID_ARGUMENT, f"message larger than {MAX_BODY_BYTES} bytes")
+            elif len(self._waiting) >= limit:
+                self._counted[SHED] += 1
+                self._front.respond(call, b"")  # an RTBResponse without mutations
+            else:
+                left_s = details[2] if details is not None else None
+                self._waiting.append((call, body, arrived_ns, int(left_s * 1e9) if left_s else 0))
+
+    def _decide(self) -> None:
+        batch = self._waiting[: self._settings.max_batch]
+        del self._waiting[: self._settings.max_batch]
+        calls, bodies, arrived_ns, left_ns = (list(column) for column in zip(*batch, strict=True))
+        open_calls = dict(enumerate(calls))
+
+        def send(i: int, outcome: int, payload: bytes) -> None:
+            call = open_calls.pop(i)
+            if outcome == BAD:
+                self._front.fail(call, INVALID_ARGUMENT, payload.decode("utf-8", "replace"))
+            elif outcome == LATE:
+                self._front.fail(call, DEADLINE_EXCEEDED, "tmax is over")
+            else:
+                self._front.respond(call, payload)
+
+        try:
+            self.engine.decide(bodies, arrived_ns, left_ns, send)
+        except Exception:  # an agent that fails proposes nothing
+            log.exception("the ARTF engine failed on a batch", requests=len(batch))
+            self._counted[FAILED] += len(open_calls)
+            for call in open_calls.values():
+                self._front.respond(call, b"")
+
+    def _health(self, call: int, request: bytes) -> None:
+        """grpc.health.v1.Health/Check, answered by the thread whose health is asked."""
+        service = service_asked(request)
+        if service in ("", SERVICE):
+            self._front.respond(call, NOT_SERVING if self.draining else SERVING)
+        else:
+            self._front.fail(call, NOT_FOUND, f"no service named {service}")
