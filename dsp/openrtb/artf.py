@@ -8,7 +8,7 @@ and nothing else. Spans are (offset, length) in the joined text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -174,11 +174,9 @@ def warm_requests() -> list[bytes]:
     imp = {"id": "1", "bidfloor": 0.1, "banner": {"w": 300, "h": 250}, "pmp": {"deals": [{"id": "warm"}]}}
     request = {"id": "warm", "imp": [imp], "at": 1, "site": {"domain": "a.example"}, "device": {"ifa": "warm"}}
     bids = [{"id": "1", "impid": "1", "price": 1.0, "dealid": "warm"}]
-    every = pb.Intent.keys()
+    response = {"id": "warm", "cur": "USD", "seatbid": [{"seat": "s", "bid": bids}]}
+    asked: dict[str, Any] = {"id": "w", "tmax": 5, "bid_request": request, "applicable_intents": pb.Intent.keys()}
     return [
-        pb.RTBRequest(lifecycle=pb.LIFECYCLE_PUBLISHER_BID_REQUEST, id="w", tmax=5, bid_request=request, applicable_intents=every).SerializeToString(),
-        pb.RTBRequest(
-            lifecycle=pb.LIFECYCLE_DSP_BID_RESPONSE, id="w", tmax=5, bid_request=request, applicable_intents=every,
-            bid_response={"id": "warm", "cur": "USD", "seatbid": [{"seat": "s", "bid": bids}]},
-        ).SerializeToString(),
-    ]  # fmt: skip
+        pb.RTBRequest(lifecycle="LIFECYCLE_PUBLISHER_BID_REQUEST", **asked).SerializeToString(),
+        pb.RTBRequest(lifecycle="LIFECYCLE_DSP_BID_RESPONSE", bid_response=response, **asked).SerializeToString(),
+    ]
