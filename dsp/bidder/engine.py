@@ -380,8 +380,8 @@ class Engine:
         price(
             n_cand, work.cand, p, batch.imp, batch.req, q, plan.li_v, plan.cap, plan.account_usd, plan.fixed_bid,
             plan.cur_usd, slices.multiplier, plan.exchange_ids, wins.curve, wins.value, wins.bid, wins.chance,
-            wins.scaled, wins.weights, *wins.reach, scorer.rows, self.config.bidder.min_bid_micros, self.factor,
-            work.value, work.bid_cpm, work.surplus,
+            wins.below, wins.scaled, wins.weights, *wins.reach, scorer.rows, self.config.bidder.min_bid_micros,
+            self.factor, work.value, work.bid_cpm, work.surplus,
         )  # fmt: skip
         n_bids = select(
             n_cand, n, work.cand, batch.imp, batch.req, q, plan.li_i, plan.cur_usd, work.bid_cpm, work.surplus,

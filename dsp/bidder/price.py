@@ -8,6 +8,9 @@ times the pacing multiplier. First price: the b that maximises F(b) * (value - b
 second price: the value itself; a fixed-price deal: its floor. Then the floor, the line item's maximum bid, and rounding
 to a price at which one impression costs whole micros. Floats end here: what is reserved and sent is integer micros.
 
+The expected surplus is (value - b) * F(b) and, at second price, the integral of F from the floor to b besides, which is
+what the second price is expected to be below the bid.
+
 Selection: per imp the candidate with the best expected surplus whose line item has the money and has not bid in this
 response yet. Its reservation is taken from the slice before anything is encoded (design 5, rule 2).
 """
@@ -31,7 +34,7 @@ from dsp.bidder.rank import (
     C_MEDIA,
 )
 from dsp.bidder.reason import P_BUDGET, P_FLOOR, P_HELD_OUT, P_VALUE
-from dsp.bidder.wintable import best_bid, chance_of, scale_of
+from dsp.bidder.wintable import below_of, best_bid, chance_of, scale_of
 from dsp.catalog.layout import (
     LI_CURRENCY,
     LIV_EAD,
@@ -107,6 +110,7 @@ def price(
     table_value: F64,
     table_bid: F64,
     table_chance: F64,
+    table_below: F64,
     scaled: int,
     scale_weights: F32,
     scale_low: float,
@@ -181,6 +185,10 @@ def price(
         if chance < 0.0 or limited != bid_usd:
             chance = chance_of(table_bid[t], table_chance[t], cpm * usd_bid / scale)
         surplus[a] = (worth_usd - cpm * usd_bid) * chance + 1e-9 * worth_usd
+        if row[C_AT] == 2:  # what is paid is the second price, or the floor
+            table, reached, least = table_bid[t], cpm * usd_bid / scale, floor_usd / scale
+            under = below_of(table, table_chance[t], table_below[t], reached)
+            surplus[a] += (under - below_of(table, table_chance[t], table_below[t], least)) * scale
 
 
 @inlined

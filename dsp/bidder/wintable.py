@@ -33,17 +33,19 @@ _REACH = 14.0  # and of k times it: beyond, a chance is within 1e-6 of none or o
 @dataclass(frozen=True)
 class WinTable:
     """``curve`` int64[X, MEDIA_SLOTS] by public id of the exchange: row of the tables ``value``, ``bid``, ``chance``
-    float64[n, CELLS].
+    and ``below`` float64[n, CELLS].
 
     In a row, values from ``value[j]`` to ``value[j + 1]`` are best bid ``bid[j]`` for, which wins with ``chance[j]``;
-    CPM micros of USD. The rest of a row is infinite, with the last chance. Rows from ``scaled`` on are in units of the
-    auction's own scale, exp(``weights`` float32[SHARED + 1] . (features, 1)) held in ``reach``.
+    CPM micros of USD. ``below[j]`` is the integral of the chance up to that bid: what, at second price, is expected to
+    be paid below it. The rest of a row is infinite, with the last chance and integral. Rows from ``scaled`` on are in
+    units of the auction's own scale, exp(``weights`` float32[SHARED + 1] . (features, 1)) held in ``reach``.
     """
 
     curve: I64
     value: F64
     bid: F64
     chance: F64
+    below: F64
     scaled: int
     weights: F32
     reach: tuple[float, float]
@@ -63,6 +65,7 @@ def win_table(curves: F64, scale: WinScale | None = None) -> WinTable:
         np.concatenate((table.value, value)),
         np.concatenate((table.bid, bid)),
         np.concatenate((table.chance, chance)),
+        np.concatenate((table.below, _below(bid, chance))),
         n,
         scale.weights.astype(np.float32),
         scale.reach,
@@ -78,7 +81,9 @@ def _parametric(curves: F64) -> WinTable:
         mass = np.diff(reached, prepend=0.0, append=1.0)
         _lay_out(mass, c * np.exp(log_ratio), value[i], bid[i], chance[i])
     curve = which.reshape(curves.shape[:2]).astype(np.int64)
-    return WinTable(curve, value, bid, chance, len(rows), np.zeros(SHARED + 1, np.float32), (0.0, 0.0))
+    return WinTable(
+        curve, value, bid, chance, _below(bid, chance), len(rows), np.zeros(SHARED + 1, np.float32), (0.0, 0.0)
+    )
 
 
 def _laid_out(rows: int) -> tuple[F64, F64, F64]:
@@ -91,6 +96,15 @@ def _lay_out(mass: F64, grid: F64, value: F64, bid: F64, chance: F64) -> None:
     found = envelope(mass, grid, bid, chance, value)
     bid[found:] = np.inf
     chance[found:] = chance[found - 1]
+
+
+def _below(bid: F64, chance: F64) -> F64:
+    """The integral of the chance from 0 to each bid, between bids by straight lines."""
+    finite = np.isfinite(bid)
+    upto = np.where(finite, bid, 0.0)
+    width = np.where(finite, np.diff(upto, axis=1, prepend=0.0), 0.0)
+    before = np.concatenate((np.zeros((len(chance), 1)), chance[:, :-1]), axis=1)
+    return np.cumsum(width * (chance + before) / 2, axis=1)
 
 
 @inlined
@@ -121,3 +135,12 @@ def chance_of(bid: F64, chance: F64, price: float) -> float:
     if at + 1 == bid.shape[0] or bid[at + 1] == np.inf:
         return chance[at]
     return chance[at] + (chance[at + 1] - chance[at]) * (price - bid[at]) / (bid[at + 1] - bid[at])
+
+
+@inlined
+def below_of(bid: F64, chance: F64, below: F64, price: float) -> float:
+    """The integral of the chance of winning up to ``price`` by one row of the table."""
+    at = place(bid, price)
+    if at < 0:
+        return 0.5 * price * chance[0] * price / bid[0]
+    return below[at] + 0.5 * (price - bid[at]) * (chance[at] + chance_of(bid, chance, price))

@@ -72,10 +72,11 @@ class Auction:
             self.li_i[:, LI_MAX_BID].astype(np.float64), np.ones(line_items),
             self.li_i[:, LI_STRATEGY].astype(np.uint8), np.ones(1), np.full(line_items, multiplier),
             np.array([1]), wins.curve,
-            wins.value, wins.bid, wins.chance, wins.scaled, wins.weights, *wins.reach, np.zeros((1, F), np.float32),
-            10_000, np.ones((line_items, 5), np.float32),
+            wins.value, wins.bid, wins.chance, wins.below, wins.scaled, wins.weights, *wins.reach,
+            np.zeros((1, F), np.float32), 10_000, np.ones((line_items, 5), np.float32),
             value, bid, surplus,
         )  # fmt: skip
+        self.left = float(surplus[0])
         return float(value[0]), int(bid[0])
 
 
@@ -99,6 +100,24 @@ def test_second_price_bids_the_whole_value_and_first_price_less() -> None:
             assert bid == pytest.approx(5_000_000, abs=2000)
         else:
             assert 0 < bid < 4_900_000
+
+
+@pytest.mark.parametrize("floor", [0, 1_500_000])
+def test_at_second_price_the_surplus_is_the_value_less_the_second_price(floor: int) -> None:
+    """Not the value less the bid, which is nothing: the better of two line items could not be told by it."""
+    left = []
+    for click in (0.004, 0.006):
+        auction = Auction(1, 1, [[0]], floor=floor, at=2)
+        auction.li_i[0, [LI_STRATEGY, LI_MAX_BID]] = 0, 50_000_000
+        auction.li_v[0, LIV_PAYOUT_CLICK] = 1.0
+        auction.price([click, 0, 0, 0, 0])
+        left.append(auction.left)
+        worth = click * 1e9
+        price = np.linspace(1.0, worth, 200_001)  # of the best rival
+        reached = 1.0 / (1.0 + (2e6 / price) ** 2)
+        gain = worth - np.maximum((price[1:] + price[:-1]) / 2, floor)
+        assert auction.left == pytest.approx(float((gain * np.diff(reached)).sum()), rel=0.01)
+    assert left[1] > left[0]
 
 
 def test_the_win_curve_is_that_of_the_exchanges_public_id() -> None:
