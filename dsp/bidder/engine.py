@@ -44,7 +44,7 @@ from dsp.bidder.gate import (
 from dsp.bidder.logged import log_bids
 from dsp.bidder.plan import Plan
 from dsp.bidder.price import ARM_CHALLENGER, price, select
-from dsp.bidder.rank import C_ARM_FLAGS, MAX_K, rank
+from dsp.bidder.rank import C_ARM_FLAGS, C_IMP, C_MEDIA, MAX_K, rank
 from dsp.bidder.retry import Retry
 from dsp.bidder.rollout import Loaded, Rollout
 from dsp.bidder.sample import RequestSample
@@ -53,6 +53,7 @@ from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
 from dsp.bidder.warm import touch, warm_bodies
 from dsp.bidder.watched import show_watched
+from dsp.bidder.wintable import Odds
 from dsp.bidder.workspace import Workspace
 from dsp.catalog.layout import CR_ID
 from dsp.catalog.publish import current_path
@@ -64,7 +65,7 @@ from dsp.model.features import SPEC_HASH, F, build_features
 from dsp.model.registry import current_dir
 from dsp.model.rollout import Challenger, challenger
 from dsp.model.score import Scorer
-from dsp.openrtb.columns import R_EXCHANGE, REQUEST_COLUMNS, Batch
+from dsp.openrtb.columns import I_REQ, R_EXCHANGE, REQUEST_COLUMNS, Batch
 from dsp.openrtb.decode import decode_batch
 from dsp.openrtb.hashing import hash_text
 from dsp.openrtb.limits import MAX_BATCH, MAX_BATCH_BYTES, MAX_BODY_BYTES
@@ -231,6 +232,15 @@ class Engine:
     def factor(self) -> F32:
         """What the odds of the last batch's scores were multiplied by, float32[L, 5]."""
         return self._factor if self._scored is self.models.current else self._ones
+
+    def odds(self, candidate: int) -> Odds:
+        """What the auction of a candidate of the last batch is thought to go for."""
+        c, batch = self.work.cand[candidate], self.batch
+        exchange = int(batch.req[batch.imp[c[C_IMP], I_REQ], R_EXCHANGE])
+        return Odds.of(
+            self._scored.wins, int(self.plan.exchange_ids[exchange]), int(c[C_MEDIA]),
+            self._scored.scorer.rows[candidate],
+        )  # fmt: skip
 
     # --- look-ups for the ingress -------------------------------------------------------------------------------------
 

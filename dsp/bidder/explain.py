@@ -31,6 +31,7 @@ def explain(engine: Engine, body: bytes, fmt: int, exchange: int) -> dict[str, A
 
     "candidates" by imp, best first; "others": line items that were matched but did not become candidates. Amounts are
     in units of the currency named; bids, floors and ``worth`` per thousand impressions.
+    "price_to_win_usd" wins every other auction like this (None: dearer than any seen); "win_chance" is the bid's.
     """
     kind, payload = engine.decide([body], [fmt], [exchange])[0]
     out: dict[str, Any] = {"answer": _KINDS.get(kind, "no bid")}
@@ -77,6 +78,9 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
     fixed = bool(plan.fixed_bid[li])
     code = engine.plan.snapshot.meta["currencies"]
     boost = 1.0 + float(c[C_BOOST]) * 1e-6
+    odds = engine.odds(a)
+    to_win = odds.price_to_win()
+    bid_usd = abs(float(work.bid_cpm[a])) * float(plan.cur_usd[work.q[0, Q_CURRENCY]])
     return {
         "imp": int(c[C_IMP]),
         "line_item": int(plan.ids[li]),
@@ -97,6 +101,8 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
         "worth_usd": value * (1.0 if fixed else multiplier) * boost * usd * 1e3,
         "floor_usd": float(c[C_FLOOR] * plan.cur_usd[c[C_FLOORCUR]] / 1e6),
         "cap_usd": float(plan.li_i[li, LI_MAX_BID] * usd / 1e6),
+        "price_to_win_usd": to_win / 1e6 if to_win < float("inf") else None,
+        "win_chance": odds.wins(bid_usd) if bid_usd > 0 else 0.0,
         "bid_currency": code[int(work.q[0, Q_CURRENCY])],
         "bid": float(work.bid_cpm[a] / 1e6),
         "surplus_usd": float(work.surplus[a] / 1e6),

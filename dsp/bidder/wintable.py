@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dsp.base.kernel import inlined
 from dsp.control.landscape import envelope, place
+from dsp.model.curves import media_slot
 from dsp.model.features import SHARED
 from dsp.model.winscale import WinScale
 
@@ -49,6 +50,40 @@ class WinTable:
     scaled: int
     weights: F32
     reach: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Odds:
+    """What one auction is thought to go for: a row of a `WinTable` and its scale. Prices are CPM micros of USD."""
+
+    bid: F64
+    chance: F64
+    scale: float
+
+    @classmethod
+    def of(cls, table: WinTable, exchange_id: int, media: int, features: F32) -> Odds:
+        """Of an imp for ``media`` (bit) from an exchange, ``features`` float32[F] as scored."""
+        t = int(table.curve[min(exchange_id, len(table.curve) - 1), media_slot(media)])
+        scale = scale_of(features, table.weights, *table.reach) if t >= table.scaled else 1.0
+        return cls(table.bid[t], table.chance[t], scale)
+
+    def wins(self, price: float) -> float:
+        """How likely a bid of ``price`` wins."""
+        return float(chance_of(self.bid, self.chance, price / self.scale))
+
+    def price_to_win(self) -> float:
+        """The price that wins every other such auction; infinite where none of the table's does.
+
+        The median, since a learned curve needn't have a mean.
+        """
+        n = int(np.isfinite(self.bid).sum())
+        if self.chance[n - 1] < 0.5:
+            return math.inf
+        at = int(np.searchsorted(self.chance[:n], 0.5))
+        if at == 0:
+            return float(0.5 * self.bid[0] / self.chance[0] * self.scale)
+        part = (0.5 - self.chance[at - 1]) / (self.chance[at] - self.chance[at - 1])
+        return float((self.bid[at - 1] + part * (self.bid[at] - self.bid[at - 1])) * self.scale)
 
 
 def win_table(curves: F64, scale: WinScale | None = None) -> WinTable:

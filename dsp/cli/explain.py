@@ -65,7 +65,11 @@ def _print(result: dict[str, Any]) -> None:
         risk = row["value_without_risk"] - row["value"]
         print(f"  value    {row['value']:.6g} {row['currency']} per impression, {risk:.4g} lost to expected default")
         print(f"  worth    {row['worth_usd']:.4g} USD per thousand at multiplier {row['multiplier']:.3g}")
-        print(f"  bid      {row['bid']:.4g} {row['bid_currency']} (floor {row['floor_usd']:.4g} USD)")
+        price = row["price_to_win_usd"]
+        dear = "not known, it is dearer than any yet" if price is None else f"{price:.4g} USD wins every other one"
+        print(f"  price    {dear}")
+        print(f"  bid      {row['bid']:.4g} {row['bid_currency']} (floor {row['floor_usd']:.4g} USD)", end="")
+        print(f", wins {row['win_chance']:.1%} of auctions like this" if row["bid"] > 0 else "")
         print(f"  result   {row['result']}")
     for row in result.get("others", []):
         print(f"\nline item {row['line_item']} {row['name']}: {row['result']}")

@@ -171,11 +171,11 @@ def rollback(context: typer.Context, as_json: Json = False) -> None:
 def _enter(context: typer.Context, version: int, as_json: bool, step: Any, done: str) -> None:
     """Take a step with a version, if the gates let it pass; else say why, with exit status 1."""
     from dsp.model.admission import refusals
-    from dsp.model.registry import ModelError, version_dir
+    from dsp.model.registry import ModelError, existing_dir
 
     config = config_of(context)
     with refusing(ModelError):
-        reasons = refusals(config, version_dir(config, version))
+        reasons = refusals(config, existing_dir(config, version))
         if not reasons:
             step(config)
     if as_json:

@@ -22,9 +22,11 @@ def train(
     from dsp.catalog.snapshot import Snapshot, SnapshotError
     from dsp.control.wincurve import fit_win_curve
     from dsp.control.winscale import fit_win_scale
+    from dsp.model.admission import refusals
     from dsp.model.bootstrap import bootstrap_model
     from dsp.model.manifest import Manifest
-    from dsp.model.registry import ModelError
+    from dsp.model.registry import ModelError, current_dir
+    from dsp.model.rollout import challenger
     from dsp.model.train import train as run
 
     with refusing(ModelError, SnapshotError):
@@ -44,15 +46,19 @@ def train(
                 shadow=shadow,
                 progress=not as_json,
             )
-        manifest = Manifest.load(path)
+        manifest, other = Manifest.load(path), challenger(config)
+        serves = path == current_dir(config) or (other is not None and path == other.path)
+        refused = [] if serves else refusals(config, path)
     if as_json:
-        print_json({"path": str(path), **{f: getattr(manifest, f) for f in ("version", "name", "metrics", "refused")}})
+        print_json(
+            {"path": str(path), **{f: getattr(manifest, f) for f in ("version", "name", "metrics")}, "refused": refused}
+        )
     else:
         print(f"{manifest.name}: {path}")
         for head, m in manifest.metrics.items():
             auc = "-" if m.auc is None else f"{m.auc:.3f}"
             print(f"  {head:8} {m.positives:8,} of {m.rows:10,}   AUC {auc}")
-        for reason in manifest.refused:
+        for reason in refused:
             print(f"  refused: {reason}")
-    if manifest.refused:
+    if refused:
         raise typer.Exit(1)

@@ -16,7 +16,7 @@ from dsp.base.config import Config
 from dsp.log.decisions import FEATURES, read_decisions
 from dsp.model.context import HEADS
 from dsp.model.features import SPEC_HASH, F
-from dsp.model.manifest import Manifest
+from dsp.model.manifest import BOOTSTRAP, Manifest
 from dsp.model.registry import current_dir
 from dsp.model.score import Scorer
 
@@ -39,7 +39,7 @@ def refusals(config: Config, path: Path) -> list[str]:
     if spent > SLOWEST_US:
         reasons.append(f"scoring takes {spent:.1f} us a row, more than {SLOWEST_US:.0f}")
     now = current_dir(config)
-    if now is not None and now != path:
+    if now is not None and now != path and Manifest.load(now).kind != BOOTSTRAP:  # hand-set rates are no yardstick
         reasons += score_shift(scorer, Scorer.load(now), recent_features(config))
     return reasons
 

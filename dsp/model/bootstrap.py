@@ -19,7 +19,7 @@ from dsp.model.context import HEADS
 from dsp.model.curves import prior_curves, save_curves
 from dsp.model.export import to_onnx
 from dsp.model.features import FEATURES, SPEC_HASH, F
-from dsp.model.manifest import MODEL_FILE, Manifest
+from dsp.model.manifest import BOOTSTRAP, MODEL_FILE, Manifest
 from dsp.model.network import Network
 from dsp.model.registry import current_dir, make_current, save_version
 
@@ -63,7 +63,7 @@ def bootstrap_model(config: Config, rates: Mapping[str, float] = RATES) -> Path:
         directory.joinpath(MODEL_FILE).write_bytes(to_onnx(prior_network(rates), "prior"))
         save_curves(directory, prior_curves())
         created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        Manifest(version, f"prior-{version:06d}", "bootstrap", created, SPEC_HASH, FEATURES, HEADS).save(directory)
+        Manifest(version, f"prior-{version:06d}", BOOTSTRAP, created, SPEC_HASH, FEATURES, HEADS).save(directory)
 
     path = save_version(config, write)
     make_current(config, path)

@@ -45,12 +45,15 @@ class HeadMetrics(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     weighted_ratio: float | None = None
 
 
+BOOTSTRAP, TRAINED = "bootstrap", "trained"  # kinds: hand-set priors; learned from logs
+
+
 class Manifest(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Identity, input, provenance and quality of one model version."""
 
     version: int
     name: str
-    kind: str  # "bootstrap" (hand-set priors) or "trained"
+    kind: str  # BOOTSTRAP or TRAINED
     created: str  # UTC, ISO 8601
     spec_hash: str
     features: tuple[str, ...]

@@ -41,6 +41,14 @@ def version_dir(config: Config, version: int) -> Path:
     return config.path("models", f"{version:06d}")
 
 
+def existing_dir(config: Config, version: int) -> Path:
+    """The directory of one version. Raises `ModelError` where there is none."""
+    path = version_dir(config, version)
+    if not path.is_dir():
+        raise ModelError(f"there is no model version {version} in {path.parent}; `dsp model list` shows them all")
+    return path
+
+
 def current_dir(config: Config) -> Path | None:
     """The directory of the model that serves; None before any model was made current.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from dsp.base.config import Config
-from dsp.model.registry import ModelError, current_dir, make_current, models_dir, version_dir
+from dsp.model.registry import ModelError, current_dir, existing_dir, make_current, models_dir
 
 CHALLENGER_FILE = "CHALLENGER"
 FORMER_FILE = "FORMER"
@@ -43,7 +43,7 @@ def challenger(config: Config) -> Challenger | None:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"{path}: {error}; `dsp model rollback` removes it") from error
-    return Challenger(_existing(config, file.version), min(max(file.share, 0.0), 1.0))
+    return Challenger(existing_dir(config, file.version), min(max(file.share, 0.0), 1.0))
 
 
 def shadow(config: Config, version: int) -> None:
@@ -58,7 +58,7 @@ def promote(config: Config, version: int, share: float = 1.0) -> None:
     if share < 1.0:
         _write_challenger(config, version, share)
         return
-    path, now = _existing(config, version), current_dir(config)
+    path, now = existing_dir(config, version), current_dir(config)
     if now is not None and now != path:
         _write(config, FORMER_FILE, "".join(f"{name}\n" for name in [*former(config), now.name][-_REMEMBERED:]))
     make_current(config, path)
@@ -91,15 +91,8 @@ def former(config: Config) -> list[str]:
         return []
 
 
-def _existing(config: Config, version: int) -> Path:
-    path = version_dir(config, version)
-    if not path.is_dir():
-        raise ModelError(f"there is no model version {version} in {path.parent}; `dsp model list` shows them all")
-    return path
-
-
 def _write_challenger(config: Config, version: int, share: float) -> None:
-    if current_dir(config) == _existing(config, version):
+    if current_dir(config) == existing_dir(config, version):
         raise ModelError(f"version {version} is the current model already")
     _write(config, CHALLENGER_FILE, msgspec.json.encode(_File(version, share)).decode() + "\n")
 

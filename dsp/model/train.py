@@ -26,6 +26,7 @@ from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import read_decisions
 from dsp.log.outcomes import read_outcomes
 from dsp.model import rollout
+from dsp.model.admission import refusals
 from dsp.model.bootstrap import prior_network
 from dsp.model.card import CARD_FILE, render_card
 from dsp.model.compared import brought
@@ -37,7 +38,7 @@ from dsp.model.features import FEATURES, SHARED, SPEC_HASH
 from dsp.model.heads import FOLDS, Trained, subsample, train_heads
 from dsp.model.labels import Labels, join_labels, learned_horizons
 from dsp.model.logistic import Sample
-from dsp.model.manifest import MODEL_FILE, Manifest
+from dsp.model.manifest import MODEL_FILE, TRAINED, Manifest
 from dsp.model.network import Network
 from dsp.model.registry import ModelError, current_dir, save_version
 from dsp.model.weights import Weighted, clipped, inverse_chance
@@ -85,7 +86,7 @@ def train(
     (`join_labels`; default: as long as 99 % of the positives took, `learned_horizons`). ``fit_win_curve`` learns the
     curves too (``snapshot`` gives its currencies), ``fit_win_scale`` what auctions go for by context; without
     ``fit_win_curve`` the current model's are kept. The new model is made
-    current, with ``shadow`` set beside the current one, unless ``Manifest.load(path).refused`` says why not. Raises
+    current, with ``shadow`` set beside the current one, unless `dsp.model.admission.refusals` says why not. Raises
     `ModelError` where the logs hold no decision made under this build's features.
     """
     seed = config.seed if seed is None else seed
@@ -119,12 +120,12 @@ def train(
         worth = _worth(trained.network, decisions, labels, share < HOLDOUT, snapshot)
         path = _save(config, trained, weighted, judged, (curves, scale), decisions, seed, worth)
         report("done", 1.0)
-    manifest = Manifest.load(path)
-    if not manifest.refused:
+    if not refusals(config, path):
+        version = Manifest.load(path).version
         if shadow and current_dir(config) is not None:
-            rollout.shadow(config, manifest.version)
+            rollout.shadow(config, version)
         else:
-            rollout.promote(config, manifest.version)
+            rollout.promote(config, version)
     return path
 
 
@@ -180,7 +181,7 @@ def _save(
         manifest = Manifest(
             version=version,
             name=name,
-            kind="trained",
+            kind=TRAINED,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             spec_hash=SPEC_HASH,
             features=FEATURES,

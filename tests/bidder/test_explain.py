@@ -39,6 +39,10 @@ def test_the_bid_explained_is_the_bid_made(stage: Stage) -> None:
     assert winner["bid"] == pytest.approx(made["price"])
     assert told["candidates"][0] is winner
     assert set(winner["scores"]) == {"click", "apply", "approve", "fund", "default"}
+    assert 0.0 < winner["win_chance"] < 1.0
+    surplus = (winner["worth_usd"] - winner["bid"]) * winner["win_chance"]
+    assert winner["surplus_usd"] == pytest.approx(surplus, rel=1e-3, abs=1e-6)
+    assert (winner["bid"] > winner["price_to_win_usd"]) == (winner["win_chance"] > 0.5)
     losers = [row for row in told["candidates"] if row is not winner]
     assert losers
     assert all("surplus" in row["result"] or "worth" in row["result"] for row in losers)

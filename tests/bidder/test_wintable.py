@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dsp.bidder.wintable import CELLS, best_bid, chance_of, scale_of, win_table
+from dsp.bidder.wintable import CELLS, Odds, best_bid, chance_of, scale_of, win_table
 from dsp.control.wincurve import K_MAX, K_MIN, shade_cpm, win_probability
 from dsp.model.features import SHARED, F
 from dsp.model.winscale import KEYS, WinScale
@@ -44,6 +44,16 @@ def test_chances_are_those_of_the_curve_and_never_fall(k: float) -> None:
     assert np.abs(ours - curve)[worth_bidding].max() < 0.02
     assert (np.diff(ours) >= -1e-12).all()
     assert (ours <= 1.0).all()
+
+
+@pytest.mark.parametrize("k", [K_MIN, 2.0, K_MAX])
+def test_the_price_to_win_wins_every_other_auction(k: float) -> None:
+    curves = np.tile(np.array([2.0, 1_500_000.0]), (3, 4, 1))
+    curves[1, 2] = k, C  # its median is C
+    odds = Odds.of(win_table(curves), 1, 4, np.zeros(F, np.float32))
+    assert odds.price_to_win() == pytest.approx(C, rel=0.02)
+    assert odds.wins(odds.price_to_win()) == pytest.approx(0.5, abs=0.01)
+    assert odds.wins(0.5 * C) < 0.5 < odds.wins(2.0 * C)
 
 
 def test_a_worth_below_the_table_bids_half_of_itself() -> None:

@@ -151,7 +151,7 @@ def test_model_versions_are_listed_promoted_and_rolled_back(run: Callable[..., A
     assert json.loads(run("model", "rollback", "--json").stdout) == {"current": 1}
     wrong = run("model", "promote", 7)
     assert wrong.exit_code == 2
-    assert "manifest.json" in wrong.stderr
+    assert "no model version 7" in wrong.stderr
 
 
 def test_a_request_is_explained(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -172,6 +172,7 @@ def test_a_request_is_explained(run: Callable[..., Any], tmp_path: Path) -> None
     assert told.exit_code == 0, told.output
     assert "result   " in told.stdout
     assert "lost to expected default" in told.stdout
+    assert "USD wins every other one" in told.stdout
     again = run("explain", file, "--json")
     assert again.exit_code == 0, again.output
     rows = json.loads(again.stdout)["candidates"]

@@ -15,13 +15,14 @@ from dsp.model.context import HEADS
 from dsp.model.curves import prior_curves, save_curves
 from dsp.model.export import to_onnx
 from dsp.model.features import FEATURES, SPEC_HASH, F
-from dsp.model.manifest import MODEL_FILE, Manifest
+from dsp.model.manifest import BOOTSTRAP, MODEL_FILE, TRAINED, Manifest
 from dsp.model.registry import ModelError, current_dir, make_current, save_version
 from dsp.model.rollout import challenger, former, promote, rollback, shadow
 from dsp.model.score import Scorer
+from dsp.model.train import train
 
 
-def version(config: Config, times: float = 1.0, refused: tuple[str, ...] = ()) -> Path:
+def version(config: Config, times: float = 1.0, refused: tuple[str, ...] = (), kind: str = TRAINED) -> Path:
     """A new version whose click rate is ``times`` the prior's."""
 
     def write(directory: Path, number: int) -> None:
@@ -29,7 +30,7 @@ def version(config: Config, times: float = 1.0, refused: tuple[str, ...] = ()) -
         directory.joinpath(MODEL_FILE).write_bytes(to_onnx(network, "m"))
         save_curves(directory, prior_curves())
         created = "2026-01-01T00:00:00+00:00"
-        Manifest(number, "m", "trained", created, SPEC_HASH, FEATURES, HEADS, refused=refused).save(directory)
+        Manifest(number, "m", kind, created, SPEC_HASH, FEATURES, HEADS, refused=refused).save(directory)
 
     return save_version(config, write)
 
@@ -94,6 +95,24 @@ def test_scores_far_from_the_current_models_on_recent_traffic_are_refused(
     (reason,) = refusals(config, version(config, times=2 * FARTHEST))
     assert reason.startswith("click: scores recent traffic")
     assert "the current model" in reason
+
+
+def test_hand_set_rates_are_no_yardstick_for_what_was_learned(
+    config: Config, three: list[Path], log_world: Callable[..., np.ndarray]
+) -> None:
+    log_world(config, 600)
+    make_current(config, version(config, kind=BOOTSTRAP))
+    assert refusals(config, version(config, times=2 * FARTHEST)) == []
+
+
+def test_what_training_wrote_serves_only_past_all_gates(
+    config: Config, three: list[Path], log_world: Callable[..., np.ndarray]
+) -> None:
+    log_world(config, 6_000)
+    make_current(config, version(config, times=1e-4))
+    path = train(config)
+    assert any("scores recent traffic" in reason for reason in refusals(config, path))
+    assert current_dir(config) != path
 
 
 def test_too_little_traffic_gives_no_verdict(config: Config, three: list[Path]) -> None:
