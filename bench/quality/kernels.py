@@ -100,8 +100,8 @@ def price_call(rng: np.random.Generator) -> Callable[[], object]:
     args = (
         ROWS, cand, p, imp, np.zeros((requests, R_WIDTH), np.int64), q, li_v, np.full(line_items, 2e7),
         np.ones(line_items), np.zeros(line_items, np.uint8), np.ones(1), rng.uniform(0.3, 1.2, line_items),
-        np.arange(1, 4), wins.curve, wins.value, wins.bid, wins.chance, wins.scaled, wins.weights, *wins.reach,
-        features, 10_000, np.ones((line_items, 5), np.float32), value, bid, surplus,
+        np.arange(1, 4), wins.curve, wins.value, wins.bid, wins.chance, wins.below, wins.scaled, wins.weights,
+        *wins.reach, features, 10_000, np.ones((line_items, 5), np.float32), value, bid, surplus,
     )  # fmt: skip
     price(*args)
     if (bid > 0).mean() < 0.5:
