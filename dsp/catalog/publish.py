@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
 from sqlalchemy import Engine
 
 from dsp.base.config import Config
@@ -101,9 +102,13 @@ def _lock(directory: Path) -> Iterator[None]:
         yield
 
 
-@lru_cache(maxsize=8)
 def _publisher(config: Config) -> Publisher:
-    return Publisher(config)
+    return _made(msgspec.json.encode(config))
+
+
+@lru_cache(maxsize=8)
+def _made(config: bytes) -> Publisher:
+    return Publisher(msgspec.json.decode(config, type=Config))
 
 
 def publish(config: Config) -> Path:
