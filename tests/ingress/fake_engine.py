@@ -1,8 +1,9 @@
 """An engine whose answers are told by the request's own first word, to test the fronts with."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dsp.base.config import Config
@@ -17,7 +18,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.polls = 0
+        self.polls = self.rehearsals = 0
         self.closed = False
         self.gate = threading.Event()  # cleared: `decide` waits, so that a test can pile requests up
         self.gate.set()
@@ -74,6 +75,11 @@ class FakeEngine:
 
     def warm(self) -> None:
         pass
+
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[list[str]]:
+        self.rehearsals += 1
+        yield list(EXCHANGES)
 
     def close(self) -> None:
         self.closed = True
