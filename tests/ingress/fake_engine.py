@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE, Answer
@@ -98,6 +100,13 @@ class CountingEngine(FakeEngine):
         for (kind, _), exchange in zip(answers, args[2], strict=True):
             self._requests[exchange, kind] += 1
         return answers
+
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[list[str]]:
+        requests, self._requests = self._requests, np.zeros_like(self._requests)
+        with super().rehearsing() as exchanges:
+            yield exchanges
+        self._requests = requests
 
 
 def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> CountingEngine:
