@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import yaml
@@ -44,6 +44,16 @@ class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     snapshot_poll_s: float = 0.25  # how often a worker looks for a new snapshot or model
     client_ip_header: str = ""  # where a proxy in front of HTTP writes who calls ("x-forwarded-for"); empty: no proxy
     vendor_id: int = 1500  # our id in the TCF global vendor list
+
+
+class ShapingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Traffic shaping: which requests a bidder does not process, as such never pay for it (`dsp.bidder.shape`)."""
+
+    mode: Literal["none", "watch", "refuse"] = "none"  # watch: learn and report what would be refused
+    usd_per_million: Annotated[float, msgspec.Meta(ge=0)] = 0.05  # what processing a million requests costs, all told
+    give_up: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.005  # share of the surplus to forgo for less processing
+    explore: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.02  # share of those to refuse that is processed to learn
+    memory_s: Annotated[float, msgspec.Meta(gt=0)] = 900.0  # what was seen so long ago counts a third
 
 
 class PartnerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -163,9 +173,8 @@ class ArtfConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     segments: dict[str, str] = {}  # those that the host is told of: our name and the host's; no others ever are
     tmax_ms: float = 5.0  # for a request that names no tmax
     allowance_ms: float = 1.0  # of tmax that the way to the host and back takes
-    streams: int = 16  # calls that one connection may have open: more than can be answered within tmax wait at the host
-    max_batch: int = 16  # requests decided at once, at most
-    queue_limit: int = 256  # requests waiting in one worker, at most; more get no mutations at once
+    max_batch: int = 32  # requests decided at once, at most
+    queue_limit: int = 512  # requests waiting in one worker; more get no mutations
 
 
 class LogsConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -199,6 +208,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     data_dir: str = "var"  # everything that is kept; DSP_DATA_DIR overrides it
     seed: int = 1  # of the example's people and of training
     bidder: BidderConfig = BidderConfig()
+    shaping: ShapingConfig = ShapingConfig()
     ledger: LedgerConfig = LedgerConfig()
     audience: AudienceConfig = AudienceConfig()
     console: ConsoleConfig = ConsoleConfig()

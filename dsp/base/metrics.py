@@ -54,6 +54,7 @@ BAD_REASONS = (
 RTA_OUTCOMES = ("accept", "refuse", "unknown", "ping", "test", "bad", "shed", "failed")
 ARTF_OUTCOMES = ("proposed", "nothing", "bad", "shed", "late", "failed")
 ARTF_INTENTS = ("segments", "activate_deals", "suppress_deals", "bid_shade")
+SHAPED = ("refused", "explored")
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other", "hurried")
@@ -93,8 +94,6 @@ class Definition:
 EXCHANGES = Capacity("exchange", 64)
 UNKNOWN_EXCHANGE = EXCHANGES.size - 1  # the last slot of a Capacity label is for what has no number
 
-LINE_ITEMS = Capacity("line_item", 65)  # the busiest; all of them would be too many series
-
 DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "dsp_bid_requests_total",
@@ -118,6 +117,24 @@ DEFINITIONS: tuple[Definition, ...] = (
         "dsp_bid_surplus_micros_total",
         "counter",
         "Expected surplus of bids by exchange, CPM micro-dollars: what its requests are worth to us.",
+        (("exchange", EXCHANGES),),
+    ),
+    Definition(
+        "dsp_shaped_requests_total",
+        "counter",
+        "Requests that traffic shaping refused, and those it would have refused but processed to learn from.",
+        (("exchange", EXCHANGES), ("what", SHAPED)),
+    ),
+    Definition(
+        "dsp_shaped_lost_micros_total",
+        "counter",
+        "Expected surplus lost with the refused, CPM micro-dollars: what the explored brought, for all they stand for.",
+        (("exchange", EXCHANGES),),
+    ),
+    Definition(
+        "dsp_shaped_saved_micros_total",
+        "counter",
+        "Cost of processing saved with the refused, CPM micro-dollars.",
         (("exchange", EXCHANGES),),
     ),
     Definition("dsp_bad_requests_total", "counter", "Requests refused as malformed.", (("reason", BAD_REASONS),)),
@@ -162,14 +179,8 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "dsp_calibration_thousandths",
         "gauge_max",
-        "Predicted over observed by the model alone, times 1000; 0: nothing observed.",
+        "Predicted over observed by the model alone, times 1000; 0: nothing observed. By line item: dsp model drift.",
         (("exchange", EXCHANGES), ("head", HEADS)),
-    ),
-    Definition(
-        "dsp_line_item_calibration_thousandths",
-        "gauge_max",
-        "The same of the 64 line items with the most outcomes; of all of them: dsp model drift.",
-        (("line_item", LINE_ITEMS), ("head", HEADS)),
     ),
     Definition(
         "dsp_calibration_alerts",

@@ -27,6 +27,7 @@ from dsp.cli import (
     report,
     roles,
     serve,
+    shaping,
     top,
     train,
 )
@@ -56,6 +57,7 @@ app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
 app.add_typer(experiment.app, name="experiment")
 app.command("report")(report.report)
+app.command("shaping")(shaping.shaping)
 ledger.app.command("explain")(books.explain)
 ledger.app.command("reconcile")(books.reconcile)
 app.add_typer(ledger.app, name="ledger")

@@ -14,6 +14,7 @@ from dsp.bidder.artf import ArtfEngine
 from dsp.bidder.engine import Engine, NotReadyError
 from dsp.bidder.plan import PlanError
 from dsp.bidder.rta import RtaEngine
+from dsp.bidder.shape import open_shaping
 from dsp.ingress.decider import Decider
 
 log = logger(__name__)
@@ -26,7 +27,14 @@ E = TypeVar("E", Engine, RtaEngine, ArtfEngine)
 
 def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider | None:
     """The bidder's engine, warm; None when told to stop while there was no snapshot or model yet."""
-    engine = _when_ready(lambda: Engine.open(config, metrics=metrics, worker=worker), stopping)
+
+    def opened() -> Engine:
+        engine = Engine.open(config, metrics=metrics, worker=worker)
+        if config.shaping.mode != "none":
+            engine.shaping = open_shaping(config, metrics, worker)
+        return engine
+
+    engine = _when_ready(opened, stopping)
     if engine is not None:
         engine.tracer = open_tracer(config.traces, "bidder", worker)
     return engine

@@ -26,6 +26,7 @@ from dsp.market.people import ALLOWED, LIMITED, REFUSED, People, mix64
 from dsp.market.places import COUNTRIES, PLACE_COUNTRY, PLACES
 from dsp.market.sites import Site, make_sites
 from dsp.market.venues import EXAMPLE_VENUES, Venue
+from dsp.market.worthless import kind_of, turn
 from dsp.model.context import OSES
 from dsp.openrtb.convert import json_to_pb
 
@@ -71,8 +72,12 @@ class RequestFactory:
         vendor_id: int = 1500,
         blocked_advertisers: Sequence[str] = (),
         finance_blocked: float = 0.04,
+        worthless: float = 0.0,
     ) -> None:
-        """``vendor_id`` is our TCF id; some requests block one of ``blocked_advertisers`` (domains)."""
+        """``vendor_id`` is our TCF id; some requests block one of ``blocked_advertisers`` (domains).
+
+        ``worthless`` is the share of supply that nobody here can use (`dsp.market.worthless`).
+        """
         self.people = people
         self.seed = seed
         self.venues = tuple(venues)
@@ -80,6 +85,7 @@ class RequestFactory:
         self._consent = _consent_strings(vendor_id)
         self._blocked = tuple(blocked_advertisers)
         self._finance_blocked = finance_blocked
+        self._worthless = worthless
         self._json = msgspec.json.Encoder()
         self._block = -1
         self._rows: list[list[float]] = []
@@ -166,7 +172,11 @@ class RequestFactory:
         if draw() < 0.1:
             body["wlang"] = sorted({"en", language})
         joinable = bool(known and identified and privacy == ALLOWED)
-        return Scene(i, person, v, site, tuple(slots), joinable, body)
+        sold = tuple(slots)
+        kind = kind_of(request_id, self._worthless) if self._worthless else ""
+        if kind:
+            body, sold = turn(kind, request_id, body, sold)
+        return Scene(i, person, v, site, sold, joinable, body)
 
     def _device(
         self, person: int, device_index: int, place_index: int, in_app: bool, privacy: int, language: str, draw: Draw

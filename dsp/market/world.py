@@ -102,11 +102,16 @@ class World:
     seed: int
 
     @classmethod
-    def make(cls, people: People, seed: int, snapshot: Snapshot, catalog: Catalog, vendor_id: int) -> World:
-        """The market of ``people`` in which this catalog bids; one world per (people, seed, catalog)."""
+    def make(
+        cls, people: People, seed: int, snapshot: Snapshot, catalog: Catalog, vendor_id: int, worthless: float = 0.0
+    ) -> World:
+        """The market of ``people`` in which this catalog bids; one world per (people, seed, catalog).
+
+        ``worthless`` is the share of the supply that nobody here can use.
+        """
         domains = [advertiser.domains[0] for advertiser in catalog.advertisers if advertiser.domains]
         factory = RequestFactory(
-            people, seed, venues_of(catalog), vendor_id=vendor_id, blocked_advertisers=domains
+            people, seed, venues_of(catalog), vendor_id=vendor_id, blocked_advertisers=domains, worthless=worthless
         )  # fmt: skip
         ads = ads_of(snapshot)
         return cls(people, factory, Rivals(people, seed), Truth(people, seed), ads, np.asarray(snapshot.li_v), seed)

@@ -40,6 +40,7 @@ NBR_NO_DEAL = 509
 NBR_FREQUENCY_CAP = 510
 NBR_NOT_READY = 511
 NBR_HELD_OUT = 512
+NBR_NOT_WORTH = 513
 
 NBR_TEXT: dict[int, str] = {
     NBR_UNKNOWN: "unknown",
@@ -73,6 +74,7 @@ NBR_TEXT: dict[int, str] = {
     NBR_FREQUENCY_CAP: "frequency cap met",
     NBR_NOT_READY: "not ready",
     NBR_HELD_OUT: "held out by an experiment",
+    NBR_NOT_WORTH: "such requests are not worth processing",
 }
 
 # --- loss reasons --------------------------------------------------------------------------------------------------
