@@ -8,7 +8,8 @@ The time of the bid, not of the notice: a day's cost and what it brought stand i
 ripens the day that bought it. Conversions count for the bid they are credited to (`dsp.ledger.attribution`).
 
 ``rollup_hours`` has the detail: UTC hour x line item x exchange x creative. ``rollup_days`` has local days of the
-advertiser, added up for each line item, campaign, advertiser, exchange, creative and all, and the same once more for
+advertiser, added up for each line item, campaign, advertiser, exchange, creative and all, for each of the first four on
+each exchange (`pair`), and the same once more for
 stretches of 4 and of 16 days: a report over 90 days reads some 13 rows for each line item instead of 90.
 """
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _AT = {CLICK: M_CLICKS, REGISTERED: 4, APPLIED: 5, APPROVED: 6, FUNDED: 7, DEFAULTED: 8}
 M_VIEWS, M_VALUE, M_WORTH = 9, 10, 11
 ALL, EXCHANGE, CREATIVE = 0, 20, 21  # kinds of DAYS beside those of accounts
+PAIRED = {LINE_ITEM: 30, CAMPAIGN: 31, ADVERTISER: 32, CREATIVE: 33}  # kinds of DAYS: of each on each exchange
+EXCHANGE_IDS = 1 << 16  # more than the largest id
 GRAINS = (1, 4, 16)  # days to a row
 EVERY_NS = 1_000_000_000  # charges are added this often
 _EPOCH = datetime(1970, 1, 1).toordinal()
@@ -51,6 +54,11 @@ _EPOCH = datetime(1970, 1, 1).toordinal()
 Amounts = list[int]
 Key = tuple[int, int, int, int]  # line item, hour, exchange, creative
 _DayKey = tuple[int, int, int, str]  # kind, day, whose, currency
+
+
+def pair(of: int, exchange: int) -> int:
+    """The ``ref`` of a kind of `PAIRED`."""
+    return of * EXCHANGE_IDS + exchange
 
 
 class Rollups:
@@ -151,12 +159,18 @@ class Rollups:
             some = [(i, amount) for i, amount in enumerate(amounts) if amount]
             for kind, of in ((LINE_ITEM, item), (EXCHANGE, exchange), (CREATIVE, creative)):
                 _add(by_day, (kind, day, of, line.currency), some)
+                if kind != EXCHANGE:
+                    _add(by_day, (PAIRED[kind], day, pair(of, exchange), line.currency), some)
         for (kind, day, of, currency), amounts in list(by_day.items()):
             if kind == LINE_ITEM:
                 line, some = self._lines[of], list(enumerate(amounts))
                 for above in (CAMPAIGN, ADVERTISER):
                     _add(by_day, (above, day, ref(line, above), currency), some)
                 _add(by_day, (ALL, day, 0, currency), some)
+            elif kind == PAIRED[LINE_ITEM]:
+                line, exchange, some = self._lines[of // EXCHANGE_IDS], of % EXCHANGE_IDS, list(enumerate(amounts))
+                for above in (CAMPAIGN, ADVERTISER):
+                    _add(by_day, (PAIRED[above], day, pair(ref(line, above), exchange), currency), some)
         yield from ((kind, 1, day, of, currency, *x) for (kind, day, of, currency), x in by_day.items())
         for grain in GRAINS[1:]:
             stretches: dict[_DayKey, Amounts] = {}

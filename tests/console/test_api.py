@@ -17,7 +17,7 @@ from dsp.catalog.snapshot import Snapshot
 from dsp.console.services import Services
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM
 from dsp.ledger.database import open_database
-from dsp.ledger.rollups import GRAINS
+from dsp.ledger.rollups import GRAINS, PAIRED, pair
 from dsp.ledger.schema import LINES, MEASURES, ROLLUP_DAYS, ROLLUP_HOURS
 
 V = "/api/v1"
@@ -188,6 +188,11 @@ def booked(config: Config) -> None:
                 (ADVERTISER, 2, 7),
                 (CAMPAIGN, 1, 5),
                 (LINE_ITEM, 1, 5),
+                (LINE_ITEM, 3, 7),
+                (PAIRED[ADVERTISER], pair(1, 1), 5),
+                (PAIRED[ADVERTISER], pair(2, 1), 7),
+                (PAIRED[LINE_ITEM], pair(1, 1), 5),
+                (PAIRED[LINE_ITEM], pair(3, 1), 7),
                 (0, 0, 12),
             ):
                 rows.append(_day(kind, 1, day, ref, n))
