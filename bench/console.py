@@ -37,7 +37,7 @@ from dsp.console.services import Services, open_services
 from dsp.ledger.accounts import ADVERTISER, CAMPAIGN, LINE_ITEM
 from dsp.ledger.database import open_database
 from dsp.ledger.rollups import ALL as EVERYTHING
-from dsp.ledger.rollups import CREATIVE, EXCHANGE, GRAINS
+from dsp.ledger.rollups import CREATIVE, EXCHANGE, GRAINS, PAIRED, pair
 from dsp.ledger.schema import LINES, MEASURES
 
 BAR_MS = 500.0
@@ -87,6 +87,7 @@ def fill_books(path: Path, days: int, seed: int) -> int:
     insert = f"INSERT INTO rollup_days ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     last = (datetime.now(UTC).date() - datetime(1970, 1, 1).date()).days
     stretches: dict[tuple[int, int, int], np.ndarray] = {}
+    of: dict[int, list[int]] = {}
     with engine.begin() as connection:
         each = [
             {
@@ -99,14 +100,15 @@ def fill_books(path: Path, days: int, seed: int) -> int:
         for day in track(range(last - days + 1, last + 1), "filling the books", transient=True):
             amounts = rng.integers(0, 1000, (2 * lines, len(MEASURES)))
             amounts[:, 1:3] *= 1_000_000
-            for kind, sums in _sums(amounts):
-                rows = [(kind, 1, day, i + (kind != EVERYTHING), "USD", *row) for i, row in enumerate(sums.tolist())]
+            for kind, refs, sums in _sums(amounts):
+                rows = [(kind, 1, day, ref, "USD", *row) for ref, row in zip(refs, sums.tolist(), strict=True)]
                 connection.exec_driver_sql(insert, rows)
+                of[kind] = refs
                 for grain in GRAINS[1:]:
                     key = kind, grain, day - day % grain
                     stretches[key] = stretches.get(key, 0) + sums
         for (kind, grain, day), sums in stretches.items():
-            rows = [(kind, grain, day, i + (kind != EVERYTHING), "USD", *row) for i, row in enumerate(sums.tolist())]
+            rows = [(kind, grain, day, ref, "USD", *row) for ref, row in zip(of[kind], sums.tolist(), strict=True)]
             connection.exec_driver_sql(insert, rows)
         _fill_hours(connection, rng, last - days + 1, last)
     engine.dispose()
@@ -125,13 +127,22 @@ def _fill_hours(connection: Connection, rng: np.random.Generator, first: int, la
         connection.exec_driver_sql(insert, rows)
 
 
-def _sums(amounts: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """By kind, from those of the ads."""
+def _sums(amounts: np.ndarray) -> list[tuple[int, list[int], np.ndarray]]:
+    """(kind, whose, sums) from those of the ads, each of which is on one exchange."""
     widths = {CREATIVE: 1, LINE_ITEM: 2, CAMPAIGN: 2 * PER_CAMPAIGN, ADVERTISER: 2 * PER_CAMPAIGN * PER_ADVERTISER}
-    widths[EVERYTHING] = len(amounts)
-    found = [(kind, amounts.reshape(-1, width, len(MEASURES)).sum(1)) for kind, width in widths.items()]
+    found = [(EVERYTHING, [0], amounts.sum(0)[None])]
+    exchange = np.arange(len(amounts)) % EXCHANGES
+    for kind, width in widths.items():
+        sums = amounts.reshape(-1, width, len(MEASURES)).sum(1)
+        found.append((kind, list(range(1, len(sums) + 1)), sums))
+        key = np.arange(len(amounts)) // width * EXCHANGES + exchange
+        by_key = np.zeros((len(sums) * EXCHANGES, len(MEASURES)), np.int64)
+        np.add.at(by_key, key, amounts)
+        used = np.unique(key)
+        refs = [pair(1 + k // EXCHANGES, 1 + k % EXCHANGES) for k in used.tolist()]
+        found.append((PAIRED[kind], refs, by_key[used]))
     by_exchange = np.stack([amounts[i::EXCHANGES].sum(0) for i in range(EXCHANGES)])
-    return [*found, (EXCHANGE, by_exchange)]
+    return [*found, (EXCHANGE, list(range(1, EXCHANGES + 1)), by_exchange)]
 
 
 def asked(start: str) -> dict[str, str]:

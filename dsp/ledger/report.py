@@ -84,7 +84,8 @@ def ask(
 
 
 def page(engine: Engine, question: Question, offset: int, limit: int) -> list[tuple[Key, list[int]]]:
-    """At most ``limit`` of `ask`'s rows from ``offset``, in the order of their keys; days are UTC where hours tell.
+    """At most ``limit`` of `ask`'s rows from ``offset``, in the order of their keys (the exchange's last); days are UTC
+    where hours tell.
 
     Where a row of the rollups is a row of the answer (one group, by day) the database stops at the limit: a page of
     a million rows costs no more than one of a thousand.

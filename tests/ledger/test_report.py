@@ -82,6 +82,21 @@ def test_fast_and_fine_answers_agree(world: World, only: dict[str, int]) -> None
             np.testing.assert_array_equal(summed[key], row)
 
 
+@pytest.mark.parametrize("of", ["advertiser", "campaign", "line_item", "creative"])
+@pytest.mark.parametrize("daily", [True, False])
+def test_each_on_each_exchange_says_what_the_hours_say(world: World, of: str, daily: bool) -> None:
+    zones = {1: "America/New_York", 2: "UTC", 3: "America/New_York", 4: "UTC"}
+    by, span = (*(("day",) if daily else ()), of, "exchange"), {"first": DAY + 3, "last": DAY + 29}
+    fine = asked(world, *by, "line_item" if of != "line_item" else "creative", zones=zones, **span)
+    summed: dict[tuple, np.ndarray] = {}
+    for key, row in fine.items():
+        summed[(*key[: len(by)], key[-1])] = summed.get((*key[: len(by)], key[-1]), 0) + np.array(row)
+    fast = asked(world, *by, **span)
+    assert fast.keys() == summed.keys()
+    for key, row in fast.items():
+        np.testing.assert_array_equal(summed[key], row)
+
+
 def test_days_are_the_advertisers(world: World) -> None:
     """The market trades at 22:13 UTC; 04:30 UTC of the next day is still that day in New York."""
     t = open_ticket(world.signer, world.token(line_item=1, lease=0, exchange=9))
@@ -193,6 +208,9 @@ def test_charges_are_reported_once_whatever_crashes(database) -> None:
         (("campaign",), {"advertiser": [101]}),
         (("day",), {}),
         (("day", "exchange"), {"advertiser": [100]}),
+        (("day", "campaign", "exchange"), {}),
+        (("day", "line_item", "exchange"), {"advertiser": [100]}),
+        (("creative", "exchange"), {}),
     ],
 )
 @pytest.mark.parametrize("far", [0, 10**6])
