@@ -173,10 +173,24 @@ def asked(start: str) -> dict[str, str]:
         for daily in ("false", "true"):
             name = f"report by {by or 'all'}{' and day' if daily == 'true' else ''}"
             found[name] = f"{api}/reports?by={by}&daily={daily}&start={start}&limit=1000"
+    for i, first in enumerate(DIMENSIONS[1:], 2):
+        for second in DIMENSIONS[i:]:
+            for daily in ("false", "true"):
+                name = f"report by {first} and {second}{', each day' if daily == 'true' else ''}"
+                found[name] = f"{api}/reports?by={first},{second}&daily={daily}&start={start}&limit=1000"
+    found["report by line_item and exchange, each day, compared"] = (
+        f"{api}/reports?by=line_item,exchange&daily=true&start={start}&limit=1000&compare=true"
+    )
     found["report by line_item and day, page 500"] = (
         f"{api}/reports?by=line_item&daily=true&start={start}&offset=500000"
     )
+    found["report by line_item and exchange, each day, page 900"] = (
+        f"{api}/reports?by=line_item,exchange&daily=true&start={start}&offset=900000"
+    )
     found["page reports by line_item and day"] = f"/reports?by=line_item&daily=true&start={start}"
+    found["page reports by campaign and exchange and day, compared"] = (
+        f"/reports?by=campaign,exchange&daily=true&start={start}&compare=true"
+    )
     return found
 
 

@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from dsp.console import creatives, history, library, models, tables
+from dsp.console import creatives, history, library, models, reporting, tables
 from dsp.console.access import Identity
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
 from dsp.console.operation import ANYONE, Call, Operation, Reply, given, shown
-from dsp.console.reports import as_csv
 from dsp.console.services import Services
 from dsp.console.transaction import changing
 
@@ -144,15 +143,6 @@ def _revoke(call: Call) -> Reply:
     return Reply(models.Made(call.ref))
 
 
-def _report(call: Call) -> Reply:
-    return Reply(call.services.reports.run(call.by, call.query))
-
-
-def _report_csv(call: Call) -> Reply:
-    text = as_csv(call.services.reports.run(call.by, call.query))
-    return Reply(None, content=text.encode(), filename="report.csv")
-
-
 OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/me", "Who is asking", _me, models.Me, needs=ANYONE),
     *_crud("advertiser", "/advertisers"),
@@ -163,10 +153,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/references", "Names that line items may refer to", _references, models.References),
     Operation("GET", "/changes", "What changed, newest first", _changes, models.ChangePage, models.AuditQuery),
     Operation("POST", "/changes/{id}/undo", "Undo a change", _undo, models.Made, errors=(404, 409, 412, 422)),
-    Operation("GET", "/reports", "Measures by day and dimension", _report, models.Report, models.ReportQuery,
-              errors=(422, 503), needs="report"),
-    Operation("GET", "/reports.csv", "The same as CSV", _report_csv, str, models.ReportQuery, errors=(422, 503),
-              media="text/csv", needs="report"),
+    *reporting.OPERATIONS,
     Operation("GET", "/users", "List users", _users, models.UserPage, models.UserQuery, needs="admin"),
     Operation("POST", "/users", "Make a user", _add_user, models.User, body=models.NewUser, status=201,
               errors=(409, 422), needs="admin"),

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -80,6 +80,8 @@ def _answer(services: Services, operation: Operation, request: Request, body: by
 
 
 def _response(operation: Operation, reply: Reply) -> Response:
+    if reply.path is not None:
+        return FileResponse(reply.path, reply.status, media_type=operation.media, filename=reply.filename)
     if reply.content is not None:
         headers = {"content-disposition": f'attachment; filename="{reply.filename}"'}
         return Response(reply.content, reply.status, headers, operation.media)

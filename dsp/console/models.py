@@ -252,32 +252,98 @@ class Made(Struct):
     id: int
 
 
-Dimension = Literal["", "advertiser", "campaign", "line_item", "exchange", "creative"]
+DIMENSIONS = ("advertiser", "campaign", "line_item", "exchange", "creative")
+_ONE, _MEASURE = "|".join(DIMENSIONS), "|".join(MEASURES)
+_Dimensions = Annotated[str, Meta(pattern=f"^(({_ONE})(,({_ONE}))?)?$")]
+_Measures = Annotated[str, Meta(pattern=f"^(({_MEASURE})(,({_MEASURE}))*)?$")]
 _Day = Annotated[str, Meta(pattern="^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")]
 
 
-class ReportQuery(Struct, forbid_unknown_fields=True):
-    """A report: measures by day, by one dimension, or both, from ``start`` to ``end``, both days included."""
+class ReportSpec(Struct, forbid_unknown_fields=True):
+    """Measures by day, by up to two dimensions ("campaign,exchange"), or both, from ``start`` to ``end``, both days
+    included; without them the last 30 days. ``id``: only this one of the first dimension. ``measures`` of a table or
+    file, all of them without. ``compare``: with what the same were in as many days before.
+    """
 
-    by: Dimension = "campaign"
+    by: _Dimensions = "campaign"
     daily: bool = False
     start: _Day = ""
     end: _Day = ""
     id: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    advertiser_id: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    measures: _Measures = ""
+    compare: bool = False
+
+    def groups(self) -> tuple[str, ...]:
+        """The dimensions."""
+        return tuple(dict.fromkeys(self.by.split(","))) if self.by else ()
+
+    def columns(self) -> tuple[str, ...]:
+        """The measures, in the order of MEASURES."""
+        return tuple(m for m in MEASURES if m in self.measures.split(",")) if self.measures else MEASURES
+
+
+class ReportQuery(ReportSpec, forbid_unknown_fields=True):
+    """A page of a report."""
+
     offset: Annotated[int, Meta(ge=0, le=2**40)] = 0
     limit: Annotated[int, Meta(ge=1, le=5000)] = 1000
 
 
 ReportRow = msgspec.defstruct(
     "ReportRow",
-    [("day", str), ("id", int), ("name", str), ("currency", str), *((name, int) for name in MEASURES)],
+    [
+        *(("day", str), ("id", int), ("name", str), ("second_id", int), ("second", str), ("currency", str)),
+        *((name, int) for name in MEASURES),
+        ("before", dict[str, int] | None, None),  # MEASURES of the days before, where they were asked for
+    ],
 )
 
 
 class Report(Struct):
-    """Rows in the order of day and id; ``next``: the offset to go on from."""
+    """Rows in the order of day and ids, of an exchange's last; ``next``: the offset to go on from."""
 
     start: str
     end: str
     items: list[ReportRow]  # type: ignore[valid-type]
     next: int | None = None
+
+
+class NewReportJob(Struct, forbid_unknown_fields=True):
+    """A whole report to write to a file."""
+
+    report: ReportSpec
+    format: Literal["csv", "parquet"] = "csv"
+
+
+class ReportJob(Struct):
+    """How far a report's file is, ``progress`` in millionths."""
+
+    id: int
+    state: Literal["waiting", "running", "done", "failed"]
+    progress: int
+    rows: int
+    format: str
+    report: ReportSpec
+
+
+class NewSavedReport(Struct, forbid_unknown_fields=True):
+    """A report to keep. Who may report on ``report.advertiser_id`` finds it (0: on all advertisers)."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    report: ReportSpec
+
+
+class SavedReport(Struct):
+    """A report that was kept; everybody sees it with their own rights."""
+
+    id: int
+    name: str
+    who: str
+    report: ReportSpec
+
+
+class SavedReportList(Struct):
+    """Saved reports, by name."""
+
+    items: list[SavedReport]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,6 +45,7 @@ class Reply:
     etag: str = ""
     content: bytes | None = None  # instead of JSON
     filename: str = ""
+    path: Path | None = None  # of a file to send instead
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ async def _serve(config: Config) -> None:
     current_default_thread_limiter().total_tokens = config.console.threads
     stopping = threading.Event()
     publisher = threading.Thread(target=_publish, args=(config, stopping), name="publisher")
+    services = open_services(config)
     server = Server(
-        build(open_services(config)),
+        build(services),
         address=config.console.host,
         port=config.console.port,
         interface=Interfaces.ASGI,
@@ -52,6 +53,7 @@ async def _serve(config: Config) -> None:
     finally:
         stopping.set()
         publisher.join()
+        services.exports.close()
 
 
 def _publish(config: Config, stopping: threading.Event) -> None:

@@ -13,6 +13,7 @@ from dsp.catalog.publish import catalog_path
 from dsp.catalog.store import open_catalog
 from dsp.console.accounts import Accounts
 from dsp.console.catalog import Catalog
+from dsp.console.export import Exports
 from dsp.console.reports import Reports, open_books
 
 
@@ -24,6 +25,7 @@ class Services:
     accounts: Accounts
     catalog: Catalog
     reports: Reports
+    exports: Exports
 
 
 def open_services(
@@ -32,6 +34,6 @@ def open_services(
     """Over the data directory of ``config``."""
     engine = open_catalog(catalog_path(config))
     accounts = Accounts(engine, clock, hasher)
-    return Services(
-        config, accounts, Catalog(engine, clock, config.console.approval_above), Reports(engine, open_books(config))
-    )
+    reports = Reports(engine, open_books(config))
+    exports = Exports(engine, reports, config.path("reports"), clock)
+    return Services(config, accounts, Catalog(engine, clock, config.console.approval_above), reports, exports)

@@ -122,6 +122,30 @@ owner = Table(  # whose an offer, deal or segment is (`dsp.console.owned`)
     Column("advertiser_id", _Id, nullable=False),
 )
 
+report_job = Table(  # files of whole reports (`dsp.console.export`)
+    "console_report_job",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("user_id", _Id, nullable=False),
+    Column("rights", Text, nullable=False),  # advertisers that it is of, comma-separated; empty: all
+    Column("report", Text, nullable=False),
+    Column("format", String(10), nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("progress", Integer, nullable=False),  # millionths
+    Column("rows", BigInteger, nullable=False),
+    Column("time_s", BigInteger, nullable=False),  # of the last progress
+)
+saved_report = Table(
+    "console_saved_report",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("name", String(200), nullable=False),
+    Column("advertiser_id", BigInteger, nullable=False, index=True),  # whose people find it; 0: who sees all
+    Column("report", Text, nullable=False),
+    Column("user_id", _Id, nullable=False),
+    Column("who", String(200), nullable=False),
+)
+
 for _what in ("UPDATE", "DELETE"):
     event.listen(
         audit,

@@ -1,8 +1,8 @@
 """Reports: what was bought, what it cost and what it brought, from rollups alone.
 
 A question names days (local to the advertiser), what to group by and what to keep. Where one group besides the day is
-asked for, or one on each exchange, `ROLLUP_DAYS` answers, in stretches of days as far as the days allow; finer questions
-go to `ROLLUP_HOURS`. Amounts of different currencies are never added: rows are per currency.
+asked for, or one on each exchange, `ROLLUP_DAYS` answers, in stretches of days as far as the days allow; finer
+questions go to `ROLLUP_HOURS`. Amounts of different currencies are never added: rows are per currency.
 
 Measured: 90 days of 10,000 line items by line item in 0.2 to 0.4 s (`python -m bench report`).
 """

@@ -66,6 +66,8 @@ DONE = {  # what a page says after it did something
     "approved": "Approved. It is live within two seconds.",
     "returned": "Sent back. Nothing was changed.",
     "totp": "From now on we ask for a code when you sign in.",
+    "kept": "Saved. Its link is in the list of saved reports.",
+    "removed": "Removed.",
     "user": "The user can sign in now.",
 }
 
