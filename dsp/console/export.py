@@ -146,7 +146,7 @@ class Exports:
         if row is None or row.user_id != by.user_id or not self._within(by, row.rights):
             raise not_found("report")
         stalled = row.state in ("waiting", "running") and row.time_s < self.clock() - STALLED_S
-        state = "failed" if stalled else row.state
+        state: Any = "failed" if stalled else row.state
         return ReportJob(row.id, state, row.progress, row.rows, row.format, _SPEC(row.report))
 
     def file(self, by: Identity, ref: int) -> Path:

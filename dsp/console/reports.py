@@ -166,7 +166,7 @@ class Reports:
     def _parents(self, connection: Connection, kind: str, group: str, refs: list[int]) -> list[int]:
         """Whose each is, as far up as ``group``."""
         while kind != group:
-            above = {}
+            above: dict[int, int] = {}
             table = tables.metadata.tables[kind]
             for some in _few(refs):
                 wanted = select(table.c.id, _ABOVE[kind]).where(table.c.id.in_(some))
