@@ -10,6 +10,7 @@ COMMANDS = (
     "generator",
     "engine",
     "rta",
+    "artf",
     "snapshot",
     "corpus",
     "badinput",

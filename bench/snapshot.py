@@ -19,8 +19,8 @@ import numpy as np
 from bench.engine import Bench
 from bench.procs import SERVER_CPU, pin
 from bench.world import Parameters, forget_decisions, make_world
+from dsp.base.mapped import touch
 from dsp.bidder.plan import Plan
-from dsp.bidder.warm import touch
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 

@@ -24,6 +24,11 @@ def drawn_sums(rows: F64, seed: int = 1, draws: int = DRAWS) -> F64:
     return np.asarray(flat.reshape(draws, *rows.shape[1:]), np.float64)
 
 
+def sum_interval(a: F64, seed: int = 1) -> tuple[float, float]:
+    """95 % interval of sum(a), float64[n]."""
+    return _interval(drawn_sums(a, seed))
+
+
 def sum_difference(a: F64, b: F64, seed: int = 1) -> tuple[float, float]:
     """95 % interval of sum(a) - sum(b), ``a`` and ``b`` float64[n] of the same episodes."""
     return _interval(drawn_sums(a - b, seed))

@@ -4,6 +4,9 @@ Every impression is worth its pCTR times the training period's cost per click; t
 multiplier, solved again every REPLAN auctions from the training prices and the values seen so far, which lose half
 their weight in HALF_LIFE auctions. Both numbers were set beforehand and are the same for every campaign and budget;
 nothing of a stream is known to the bidder before it has happened.
+
+Beside it the ledger's own pacing (`dsp.control.pacing`) as it stands, a step of it every REPLAN auctions: it knows
+nothing beforehand, no prices and no values, and hears only what was spent and won.
 """
 
 from __future__ import annotations
@@ -17,18 +20,22 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from bench.quality.bootstrap import sum_difference
+from bench.quality.bootstrap import sum_difference, sum_interval
 from bench.quality.page import INK, Page
 from bench.quality.streams import BUDGETS, EPISODE, HIGHEST_BID, Stream, load_streams
 from dsp.control.dual import forget, observe, second_price_cost, solve_seen, values_seen
+from dsp.control.pacing import EVEN, STEP_S, Pacing, Plans
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
 REPLAN = 20
 HALF_LIFE = 5 * EPISODE
+BEGIN_S = 1_700_006_400.0  # some midnight; the streams say no time
+CEILING = 3.0  # log multiplier: a click is worth what it takes to spend the budget
 
 BARS = {2: 1330, 4: 978, 8: 718, 16: 533, 32: 400}
+STATIC = "best static multiplier in hindsight"
 PUBLISHED = {  # clicks summed over the nine campaigns, same protocol
     "linear, published b0": {2: 1147, 4: 737, 8: 630, 16: 452, 32: 342},
     "RLB, dynamic programme": {8: 671, 16: 483, 32: 339},
@@ -47,7 +54,7 @@ def replay(value: F64, price: I64, budget: int, cost: F64, seen: F64, replan: in
             forget(seen, keep)
         observe(seen, value[i])
         if t % replan == 0:
-            multiplier = solve_seen(seen, cost, cost, left / (EPISODE - t), np.inf)  # no target: no chances asked
+            multiplier = solve_seen(seen, cost, left / (EPISODE - t))
         bids[i] = min(int(min(multiplier * value[i], HIGHEST_BID)), left)
         if bids[i] > 0 and bids[i] >= price[i]:
             left -= price[i]
@@ -76,6 +83,48 @@ def bid(stream: Stream, c: int) -> I64:
     return np.asarray(replay(value, stream.price, stream.budget(c), cost, values_seen(), REPLAN, keep))
 
 
+@nb.njit(cache=True)
+def stretch(value: F64, price: I64, multiplier: F64, left: I64, bids: I64, spend: F64, wins: F64) -> None:
+    """Bid on some auctions for one line item per budget: ``multiplier``, ``left``, ``spend``, ``wins`` are [budgets],
+    ``bids`` int64[budgets, n]; all but the first are filled or added to.
+    """
+    for k in range(len(multiplier)):
+        for i in range(len(value)):
+            bid = min(int(min(multiplier[k] * value[i], HIGHEST_BID)), left[k])
+            bids[k, i] = bid
+            if bid > 0 and bid >= price[i]:
+                left[k] -= price[i]
+                spend[k] += price[i]
+                wins[k] += 1.0
+
+
+def bid_as_the_ledger_paces(stream: Stream) -> I64:
+    """The bids int64[len(BUDGETS), n] on a stream of one even line item per budget, an episode being its flight."""
+    value, n, lines = stream.pctr * stream.click_worth, len(stream.price), len(BUDGETS)
+    budget = np.array([stream.budget(c) for c in BUDGETS])
+    bids = np.zeros((lines, n), np.int64)
+    pacing, everyone, left = Pacing.fresh(lines), np.ones(lines, bool), budget.copy()
+    spend, wins = np.zeros((2, lines))
+    plans = None
+    for at in range(0, n, REPLAN):
+        now_s = BEGIN_S + STEP_S * at / REPLAN
+        able = left > 0
+        if at % EPISODE == 0:
+            end_s = now_s + STEP_S * EPISODE / REPLAN
+            plans = Plans(
+                np.full(lines, now_s), np.full(lines, end_s), budget.astype(np.float64), np.full(lines, EVEN, np.int8),
+                np.full(lines, CEILING), np.full(lines, np.inf), np.ones(lines),
+            )  # fmt: skip
+            pacing.replan(everyone, now_s)
+            left, able = budget.copy(), everyone
+        assert plans is not None
+        step = pacing.step(plans, now_s, STEP_S, (budget - left).astype(np.float64), spend, wins, able)
+        part = slice(at, at + REPLAN)
+        spend, wins = np.zeros((2, lines))
+        stretch(value[part], stream.price[part], np.exp(step.log_m), left, bids[:, part], spend, wins)
+    return bids
+
+
 def episodes(stream: Stream, bids: I64, amount: npt.NDArray[Any]) -> F64:
     """``amount`` [n] of the auctions won, summed per episode."""
     won = (bids > 0) & (bids >= stream.price)
@@ -97,42 +146,67 @@ def measure(data: Path, row: Callable[[dict[str, Any]], None], page: Page) -> bo
     streams = load_streams(data / "ipinyou")
     held = True
     table: list[list[object]] = []
-    series: dict[str, list[float]] = {"ours": [], "best static multiplier in hindsight": [], "truthful": []}
-    for c in BUDGETS:
-        ours, spent, hindsight, truthful = [], [], [], []
-        for stream in streams:
+    series: dict[str, list[float]] = {name: [] for name in ("ours", "as the ledger paces", STATIC, "truthful")}
+    by_ledger = [bid_as_the_ledger_paces(stream) for stream in streams]
+    for k, c in enumerate(BUDGETS):
+        ours, spent, hindsight, truthful, ledger = [], [], [], [], []
+        for stream, paced in zip(streams, by_ledger, strict=True):
             bids = bid(stream, c)
             ours.append(episodes(stream, bids, stream.click))
             spent.append(episodes(stream, bids, stream.price))
             hindsight.append(best_static(stream, c))
             plain = static(stream.pctr * stream.click_worth, stream.price, stream.budget(c), 1.0)
             truthful.append(episodes(stream, plain, stream.click))
+            ledger.append(episodes(stream, paced[k], stream.click))
             if spent[-1].max() > stream.budget(c):
                 raise AssertionError(f"{stream.name}: an episode overspent")
-        a, b, d = (np.concatenate(part) for part in (ours, hindsight, truthful))
+        a, e, b, d = (np.concatenate(part) for part in (ours, ledger, hindsight, truthful))
         clicks, ok = int(a.sum()), bool(a.sum() >= BARS[c])
         budget = sum(stream.budget(c) * len(part) for stream, part in zip(streams, spent, strict=True))
         low, high = sum_difference(a, b)
         result: dict[str, Any] = {
             "c0": f"1/{c}", "clicks": clicks, "bar": BARS[c], "held": ok,
             "spent_share": round(float(np.concatenate(spent).sum()) / budget, 4),
-            "best_static_in_hindsight": int(b.sum()), "truthful": int(d.sum()),
+            "best_static_in_hindsight": int(b.sum()), "truthful": int(d.sum()), "as_the_ledger_paces": int(e.sum()),
+            "interval": sum_interval(a), "as_the_ledger_paces_minus_ours": sum_difference(e, a),
             "minus_best_static": (low, high), "minus_truthful": sum_difference(a, d),
             "by_campaign": {s.name: int(part.sum()) for s, part in zip(streams, ours, strict=True)},
         }  # fmt: skip
         row(result)
         held &= ok
-        for name, part in zip(series, (a, b, d), strict=True):
+        for name, part in zip(series, (a, e, b, d), strict=True):
             series[name].append(float(part.sum()))
         published = [str(PUBLISHED[name].get(c, "-")) for name in PUBLISHED]
         share = f"{result['spent_share']:.1%}"
         table.append(
-            [f"1/{c}", clicks, BARS[c], ok, share, int(b.sum()), f"{low:+.0f} … {high:+.0f}", int(d.sum()), *published]
+            [
+                f"1/{c}",
+                clicks,
+                BARS[c],
+                ok,
+                share,
+                int(e.sum()),
+                int(b.sum()),
+                f"{low:+.0f} … {high:+.0f}",
+                int(d.sum()),
+                *published,
+            ]
         )
     page.text(
         f"{len(streams)} campaigns of {len(streams[0].click):,} auctions; intervals: 95 %, bootstrap of episodes."
     )
-    head = ["c0", "clicks", "bar", "", "spent", "best static", "ours minus that", "truthful", *PUBLISHED]
+    head = [
+        "c0",
+        "clicks",
+        "bar",
+        "",
+        "spent",
+        "as the ledger paces",
+        "best static",
+        "ours minus that",
+        "truthful",
+        *PUBLISHED,
+    ]
     page.table(head, table)
     page.plot(lambda axes: _draw(axes, series))
     return held

@@ -37,7 +37,7 @@ from dsp.audience.store import (
     settle_rows,
 )
 from dsp.base.config import Config
-from dsp.base.mapped import map_file
+from dsp.base.mapped import map_file, touch
 
 FILE_NAME = "profiles.lmdb"
 IDS = b"ids"
@@ -48,6 +48,7 @@ MAX_READERS = 1024
 RETRY_OPEN_NS = 1_000_000_000
 
 _NOBODY = bytes(PROFILE_BYTES)
+TOUCH_BYTES = 256 << 20  # read when it is opened: profiles of ten million people, or the branches of more
 _IDS, _PEOPLE = np.frombuffer(IDS, np.uint8), np.frombuffer(PEOPLE, np.uint8)
 _TRIES = 4  # a writer that commits twice meanwhile makes one begin again
 
@@ -208,4 +209,6 @@ class LmdbProfileStore:
             raise StoreError(f"{self.path}: {error}") from error
         self._env = env
         self._map_file()
+        if self._map is not None:
+            touch(self._map, TOUCH_BYTES)
         return True

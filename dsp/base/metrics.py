@@ -94,6 +94,8 @@ class Definition:
 EXCHANGES = Capacity("exchange", 64)
 UNKNOWN_EXCHANGE = EXCHANGES.size - 1  # the last slot of a Capacity label is for what has no number
 
+LINE_ITEMS = Capacity("line_item", 65)  # the busiest; all of them would be too many series
+
 DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "dsp_bid_requests_total",
@@ -179,8 +181,14 @@ DEFINITIONS: tuple[Definition, ...] = (
     Definition(
         "dsp_calibration_thousandths",
         "gauge_max",
-        "Predicted over observed by the model alone, times 1000; 0: nothing observed. By line item: dsp model drift.",
+        "Predicted over observed by the model alone, times 1000; 0: nothing observed.",
         (("exchange", EXCHANGES), ("head", HEADS)),
+    ),
+    Definition(
+        "dsp_line_item_calibration_thousandths",
+        "gauge_max",
+        "The same of the 64 line items with the most outcomes; of all of them: dsp model drift.",
+        (("line_item", LINE_ITEMS), ("head", HEADS)),
     ),
     Definition(
         "dsp_calibration_alerts",

@@ -7,9 +7,10 @@ that thread, swaps in a new snapshot or model, so no batch ever sees two.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,7 @@ from dsp.audience.identity import IDENTITY_COLUMNS, column_numbers, identity_key
 from dsp.audience.open import Audience, open_audience
 from dsp.audience.store import ProfileStore
 from dsp.base.config import Config
+from dsp.base.mapped import touch
 from dsp.base.metrics import Metrics
 from dsp.base.token import Signer, load_signer
 from dsp.base.trace import Tracer
@@ -52,14 +54,14 @@ from dsp.bidder.shape import Shaping
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
-from dsp.bidder.warm import touch, warm_bodies
+from dsp.bidder.warm import warm_bodies
 from dsp.bidder.watched import show_watched
 from dsp.bidder.wintable import Odds
 from dsp.bidder.workspace import Workspace
 from dsp.catalog.layout import CR_ID
 from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
-from dsp.log.decisions import DecisionSink, DecisionWriter
+from dsp.log.decisions import DecisionRehearsal, DecisionSink, DecisionWriter
 from dsp.model.context import HEADS
 from dsp.model.correction import Correction, correction_stamp, load_correction
 from dsp.model.features import SPEC_HASH, F, build_features
@@ -79,6 +81,7 @@ TOO_LARGE_TEXT = b"body larger than %d bytes" % MAX_BODY_BYTES
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
 
 
 class NotReadyError(Exception):
@@ -121,7 +124,8 @@ class Engine:
         self._pepper, self._old_pepper = peppers.current, peppers.last
         self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
         self._next_bid = self._first = 0
-        self._warming: DecisionSink | None = None
+        self._inflight: U64 | None = None  # a rehearsal's; otherwise the host's
+        self._rehearsal: DecisionRehearsal | DecisionSink | None = None
         self._live_at_ns = 0
         self._store_seen = (0, 0, 0, 0, 0, 0)
         self._watched: tuple[Path | None, Path | None] = (None, None)
@@ -161,7 +165,9 @@ class Engine:
                 raise NotReadyError("no model yet: run `dsp train` (or `dsp train --bootstrap` without logs)")
             scorer = Scorer.load(model_path)
         if decisions is None and config.bidder.log_decisions:
-            decisions = DecisionWriter(config.path("log", "decisions"), worker, SPEC_HASH, str(scorer.version))
+            decisions = DecisionWriter(
+                config.path("log", "decisions"), worker, SPEC_HASH, str(scorer.version), features=F
+            )
         engine = cls(
             config,
             snapshot=snapshot,
@@ -404,9 +410,10 @@ class Engine:
             slices.available, slices.reserved, work.bids, work.first_bid,
         )  # fmt: skip
         if n_bids and plan.capped:
+            inflight = self.audience.inflight.table if self._inflight is None else self._inflight
             n_bids = reserve_caps(
                 n_bids, n, work.bids, work.first_bid, work.cand, batch.imp, batch.req, plan.ex_i, plan.caps,
-                plan.cr_caps, work.states.rows, work.states.known, work.states.subjects, self.audience.inflight.table,
+                plan.cr_caps, work.states.rows, work.states.known, work.states.subjects, inflight,
                 self.audience.hosts, now_s, slices.available, slices.reserved, work.capped,
             )  # fmt: skip
         t7 = clock_ns()
@@ -521,7 +528,7 @@ class Engine:
 
     def _log(self, n_bids: int, bids: I64, first_id: int, records: U8, now_s: int, p: F32) -> None:
         """Stage 11: one row per bid, with the features it was scored on."""
-        writer = self._warming or self.decisions
+        writer = self._rehearsal or self.decisions
         if writer is None:
             return
         work, plan, features = self.work, self.plan, self._scored.scorer.rows
@@ -633,24 +640,44 @@ class Engine:
         if self.decisions is not None:
             self.decisions.set_model(SPEC_HASH, str(scorer.version))
 
-    def warm(self) -> None:
-        """Compile and touch everything with requests of every kind, then freeze what was allocated so far."""
-        touch(self.plan.rows)
-        touch(self.plan.dim_keys)
-        counters = self.metrics
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[Sequence[str]]:
+        """Meanwhile requests do all the work and leave no trace: no budget, cap, QPS, decision, metric or sample.
+
+        Gives the names of the exchanges there are.
+        """
+        real = self.slices, self.metrics, self.tracer, self._inflight
         shaping = self.shaping
         if shaping is not None:
-            self.shaping = Shaping(self.config.shaping, Metrics.memory("warm"), self.config.seed)
-        self._use_metrics(Metrics.memory("warm"))  # not traffic
-        self._warming = DecisionSink(len(self.work.bids), F)
-        for repeat in (1, 8, 32):
-            bodies, formats = warm_bodies(repeat)
-            for nbr in (False, True):
-                self.decide(bodies, formats, [0] * len(bodies), None, nbr)
-        self._warming = None
-        self.work.capped[:] = 0
-        self._use_metrics(counters)
-        self.shaping = shaping
+            self.shaping = Shaping(self.config.shaping, Metrics.memory("rehearsal"), self.config.seed)
+        kept = self._next_bid, self.work.tokens.copy(), self.work.tokens_ns.copy()
+        self.slices, self.tracer = Slices.fixed(self.plan.ids), None
+        self._use_metrics(Metrics.memory("rehearsal"))
+        self._inflight = np.zeros(len(self.audience.inflight.table), np.uint64)
+        self._rehearsal = (
+            DecisionRehearsal(self.decisions) if self.decisions is not None else DecisionSink(len(self.work.bids), F)
+        )
+        self._live_at_ns = 0
+        try:
+            yield self.plan.exchange_names
+        finally:
+            self._count_store()
+            self.slices, metrics, self.tracer, self._inflight = real
+            self._use_metrics(metrics)
+            self.shaping = shaping
+            self._next_bid, self.work.tokens[:], self.work.tokens_ns[:] = kept
+            self._rehearsal, self._live_at_ns = None, 0
+            self.slices.refresh(time.monotonic_ns())
+
+    def warm(self) -> None:
+        """Compile and touch everything with requests of every kind, then freeze what was allocated so far."""
+        for array in (self.plan.rows, self.plan.dim_keys, self.plan.dim_rows, self.plan.li_i, self.plan.cr_i):
+            touch(array)
+        with self.rehearsing():
+            for repeat in (1, 8, 32):
+                bodies, formats = warm_bodies(repeat)
+                for nbr in (False, True):
+                    self.decide(bodies, formats, [0] * len(bodies), None, nbr)
         gc.collect()
         gc.freeze()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsp.bidder.answer import BAD, BID, TOO_LARGE
 from dsp.bidder.engine import Engine
@@ -16,9 +17,23 @@ from dsp.bidder.gate import GO, Q_CURRENCY, Q_FOUND, Q_NBR, Q_REASON
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE, FIXED_PRICE_DEAL
 from dsp.bidder.rank import C_ARM, C_AT, C_BOOST, C_CR, C_DEAL, C_EXPERIMENT, C_FLOOR, C_FLOORCUR, C_IMP, C_LI, C_MEDIA
 from dsp.bidder.reason import REASONS
-from dsp.catalog.layout import CR_ID, LI_CURRENCY, LI_MAX_BID, LIV_EAD, LIV_LGD
+from dsp.catalog.layout import (
+    CR_ID,
+    LI_CURRENCY,
+    LI_MAX_BID,
+    LI_OFFER,
+    LIV_EAD,
+    LIV_LGD,
+    LIV_MARGIN,
+    LIV_PAYOUT_APPLY,
+    LIV_PAYOUT_APPROVE,
+    LIV_PAYOUT_CLICK,
+    LIV_PAYOUT_FUND,
+)
 from dsp.model.context import HEADS
 from dsp.openrtb.codes import nbr_text
+
+F64 = npt.NDArray[np.float64]
 
 AUCTIONS = {1: "first price", 2: "second price", FIXED_PRICE_DEAL: "the deal's price"}
 MEDIA = {1: "banner", 2: "video", 4: "audio", 8: "native"}
@@ -76,7 +91,9 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
     q = odds / (1.0 - p + odds)
     value = float(work.value[a])
     fixed = bool(plan.fixed_bid[li])
-    code = engine.plan.snapshot.meta["currencies"]
+    meta = plan.snapshot.meta
+    code = meta["currencies"]
+    of = next(row for row in meta["offers"] if row["id"] == plan.li_i[li, LI_OFFER])
     boost = 1.0 + float(c[C_BOOST]) * 1e-6
     odds = engine.odds(a)
     to_win = odds.price_to_win()
@@ -84,6 +101,8 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
     return {
         "imp": int(c[C_IMP]),
         "line_item": int(plan.ids[li]),
+        "offer": of["name"],
+        "lender": of["lender"],
         "creative": int(plan.cr_i[c[C_CR], CR_ID]),
         "media": MEDIA.get(int(c[C_MEDIA]), "?"),
         "auction": AUCTIONS.get(int(c[C_AT]), "?"),
@@ -94,7 +113,7 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
         "strategy": "fixed bid" if fixed else "value",
         "currency": code[int(plan.li_i[li, LI_CURRENCY])],
         "value": value,
-        "value_without_risk": value if fixed else value + _expected_loss(q, offer),
+        "expected": {} if fixed else _expected(q, offer),
         "multiplier": multiplier,
         "experiment": int(c[C_EXPERIMENT]),
         "arm": int(c[C_ARM]),
@@ -109,9 +128,15 @@ def _candidate(engine: Engine, a: int, p: Any) -> dict[str, Any]:
     }
 
 
-def _expected_loss(p: Any, offer: Any) -> float:
-    """What the chance of default takes off the value."""
-    return float(np.prod(p, dtype=np.float64) * offer[LIV_LGD] * offer[LIV_EAD])
+def _expected(q: F64, offer: F64) -> dict[str, float]:
+    """What the value adds up from: ``margin``, ``payouts`` and ``default`` (what the chance of it takes off)."""
+    reached = np.cumprod(q[:4])
+    payouts = offer[[LIV_PAYOUT_CLICK, LIV_PAYOUT_APPLY, LIV_PAYOUT_APPROVE, LIV_PAYOUT_FUND]]
+    return {
+        "margin": float(reached[3] * offer[LIV_MARGIN]),
+        "payouts": float(reached @ payouts),
+        "default": float(-reached[3] * q[4] * offer[LIV_LGD] * offer[LIV_EAD]),
+    }
 
 
 def _result(row: dict[str, Any], bids: bool, best: dict[str, Any] | None) -> str:
@@ -131,7 +156,7 @@ def _result(row: dict[str, Any], bids: bool, best: dict[str, Any] | None) -> str
         return "nothing of this imp could bid"
     return (
         f"expected surplus {row['surplus_usd']:.4g} USD, less than the {best['surplus_usd']:.4g} of line item "
-        f"{best['line_item']}"
+        f"{best['line_item']} ({best['lender']}, {best['offer']})"
     )
 
 

@@ -5,43 +5,53 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
+from dsp.openrtb.convert import json_to_pb
 
-BANNER_REQUEST: dict[str, Any] = {
-    "id": "warm",
-    "test": 1,
-    "tmax": 10_000,
-    "imp": [
-        {
-            "id": "1",
-            "banner": {"w": 300, "h": 250, "format": [{"w": 300, "h": 250}, {"w": 320, "h": 50}]},
-            "video": {"mimes": ["video/mp4"], "minduration": 5, "maxduration": 60, "protocols": [2, 3, 7]},
-            "native": {"request": json.dumps({"ver": "1.2", "assets": [{"id": 1, "title": {"len": 90}}]})},
-            "pmp": {"deals": [{"id": "warm"}]},
-        }
-    ],
-    "app": {"bundle": "com.example", "publisher": {"id": "p"}, "cat": ["IAB13"]},
-    "device": {"ua": "Mozilla/5.0", "os": "Android", "ifa": "ab12cd34-0000-4000-8000-000000000001", "language": "en",
-               "geo": {"country": "USA", "region": "CA"}},
-    "user": {"buyeruid": "warm"},
-    "bcat": ["IAB25"],
-    "badv": ["example.com"],
+_ASSETS = [
+    {"id": 1, "required": 1, "title": {"len": 90}},
+    {"id": 2, "required": 1, "img": {"type": 3, "wmin": 300, "hmin": 157}},
+    {"id": 3, "data": {"type": 2, "len": 140}},
+]
+_DEVICE: dict[str, Any] = {
+    "ua": "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 Chrome/126.0 Mobile Safari/537.36",
+    "os": "Android", "osv": "14", "make": "Google", "model": "Pixel 8", "devicetype": 4, "connectiontype": 2,
+    "js": 1, "language": "en", "ip": "203.0.113.9", "ifa": "ab12cd34-0000-4000-8000-000000000001",
+    "geo": {"country": "USA", "region": "CA", "city": "San Jose", "type": 2},
 }  # fmt: skip
-
-# The same in protobuf, as far as the walker needs: id = 1, imp = 2 {id = 1}, test = 15.
-PROTOBUF_REQUEST = b"\x0a\x04warm\x12\x03\x0a\x011\x78\x01"
+_COMMON: dict[str, Any] = {
+    "at": 1, "tmax": 10_000, "cur": ["USD"], "bcat": ["IAB25", "IAB26"], "badv": ["example.com", "example.org"],
+    "device": _DEVICE, "user": {"id": "warm", "buyeruid": "warm"}, "source": {"tid": "warm"},
+}  # fmt: skip
+REQUESTS: tuple[dict[str, Any], ...] = (
+    {
+        "id": "warm-app",
+        **_COMMON,
+        "imp": [
+            {"id": "1", "secure": 1, "bidfloor": 0.01, "bidfloorcur": "USD", "instl": 1,
+             "banner": {"w": 320, "h": 50, "format": [{"w": 320, "h": 50}, {"w": 300, "h": 250}], "battr": [1, 2]},
+             "pmp": {"deals": [{"id": "warm", "bidfloor": 1.0, "at": 1}]}},
+            {"id": "2", "native": {"ver": "1.2", "request": json.dumps({"ver": "1.2", "assets": _ASSETS})}},
+        ],
+        "app": {"id": "1", "name": "Example", "bundle": "com.example", "cat": ["IAB13"], "publisher": {"id": "p"}},
+    },
+    {
+        "id": "warm-site",
+        **_COMMON,
+        "imp": [
+            {"id": "1", "banner": {"format": [{"w": 300, "h": 250}, {"w": 728, "h": 90}, {"w": 300, "h": 600}]}},
+            {"id": "2", "video": {"mimes": ["video/mp4"], "minduration": 5, "maxduration": 60, "protocols": [2, 3, 7],
+                                  "w": 640, "h": 360, "linearity": 1, "api": [7]}},
+        ],
+        "site": {"domain": "example.com", "page": "https://example.com/money", "cat": ["IAB13"],
+                 "publisher": {"id": "p", "domain": "example.com"}},
+    },
+)  # fmt: skip
 
 
 def warm_bodies(repeat: int) -> tuple[list[bytes], list[int]]:
-    """``repeat`` JSON requests and as many in protobuf, all marked as tests."""
-    body = json.dumps(BANNER_REQUEST).encode()
-    bodies = [body, PROTOBUF_REQUEST] * repeat
-    return bodies, [FMT_JSON, FMT_PROTOBUF] * repeat
-
-
-def touch(array: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> int:
-    """Read a mapped array once, page by page, so that the first request does not wait for the disk."""
-    flat = array.reshape(-1).view(np.uint8)
-    return int(flat[::4096].sum(dtype=np.int64)) if flat.size else 0
+    """``repeat`` times each request in JSON and in protobuf, and their formats."""
+    bodies: list[bytes] = []
+    for request in REQUESTS:
+        bodies += [json.dumps(request).encode(), json_to_pb(request).SerializeToString()]
+    return bodies * repeat, [FMT_JSON, FMT_PROTOBUF] * len(REQUESTS) * repeat

@@ -60,10 +60,14 @@ def _print(result: dict[str, Any]) -> None:
     print(f"{result['answer']}{why}")
     for row in result.get("candidates", []):
         print(f"\nimp {row['imp']}  line item {row['line_item']} {row['name']}  ({row['media']}, {row['auction']})")
+        print(f"  offer    {row['offer']} of {row['lender']}")
         scores = "  ".join(f"{head} {score:.4g}" for head, score in row["scores"].items())
         print(f"  scores   {scores}   (model {row['model']})")
-        risk = row["value_without_risk"] - row["value"]
-        print(f"  value    {row['value']:.6g} {row['currency']} per impression, {risk:.4g} lost to expected default")
+        if row["corrected"] != row["scores"]:
+            scores = "  ".join(f"{head} {score:.4g}" for head, score in row["corrected"].items())
+            print(f"  online   {scores}   (corrected by what came of late)")
+        parts = ", ".join(f"{what} {amount:+.4g}" for what, amount in row["expected"].items() if amount)
+        print(f"  value    {row['value']:.6g} {row['currency']} per impression" + (f": {parts}" if parts else ""))
         print(f"  worth    {row['worth_usd']:.4g} USD per thousand at multiplier {row['multiplier']:.3g}")
         price = row["price_to_win_usd"]
         dear = "not known, it is dearer than any yet" if price is None else f"{price:.4g} USD wins every other one"

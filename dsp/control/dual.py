@@ -18,10 +18,11 @@ degree of freedom is why the two need not be regulated separately.
 
 The same problem is solved by two descriptions of the market. The ledger, which sees spend and wins, takes power laws,
 arrays over line items (`solve`; `dsp.control.response` learns them and keeps what it learned over a restart). Who sees
-every auction takes what was seen: values by a histogram of their logarithm that forgets, and what an auction costs at
-each offer, from any history of prices (`solve_seen`). Both are solved again and again (model-predictive control; C.
-Perlich et al. 2012, W. Zhang et al. 2014 for the linear bid), so whatever was estimated wrongly is corrected, and only
-the past enters.
+every auction and has a budget only takes what was seen: values by a histogram of their logarithm that forgets, and what
+an auction costs at each offer, from any history of prices (`solve_seen`). Both are solved again and again
+(model-predictive control; C. Perlich et al. 2012, W. Zhang et al. 2014 for the linear bid), so whatever was estimated
+wrongly is corrected, and only the past enters. On public streams the two buy the same within a few percent
+(`bench quality ipinyou`); the second starts knowing prices.
 """
 
 from __future__ import annotations
@@ -93,12 +94,6 @@ def second_price_cost(price_histogram: npt.NDArray[np.floating] | I64) -> F64:
     return np.asarray(np.cumsum(share * np.arange(len(share))) / max(share.sum(), 1.0), np.float64)
 
 
-def second_price_chance(price_histogram: npt.NDArray[np.floating] | I64) -> F64:
-    """How likely an offer of i units wins, float64[n], from how often each price came, [n]."""
-    share = np.asarray(price_histogram, np.float64)
-    return np.asarray(np.cumsum(share) / max(share.sum(), 1.0), np.float64)
-
-
 @inlined
 def observe(seen: F64, value: float) -> None:
     """Count the value of an impression that could be bought (any unit, the same for all; not positive: worthless)."""
@@ -118,40 +113,31 @@ def forget(seen: F64, keep: float) -> None:
 
 
 @inlined
-def _bought(seen: F64, curve: F64, multiplier: float, weigh: int) -> float:
-    """Expected of one auction when offers are ``multiplier`` times the value: ``curve`` at the offer; with ``weigh`` 1
-    each auction counts by its value.
-    """
-    total, sum_, top = 0.0, 0.0, len(curve) - 1
+def _spend(seen: F64, cost: F64, multiplier: float) -> float:
+    """Expected cost of one auction when offers are ``multiplier`` times the value."""
+    total, spend, top = 0.0, 0.0, len(cost) - 1
     for j in range(BINS):
         n = seen[0, j]
         if n > 0.0:
             total += n
-            weight = seen[1, j] if weigh == 1 else n
-            sum_ += weight * curve[int(min(multiplier * seen[1, j] / n, top))]
-    return sum_ / total if total > 0.0 else 0.0
+            spend += n * cost[int(min(multiplier * seen[1, j] / n, top))]
+    return spend / total if total > 0.0 else 0.0
 
 
 @kernel
-def solve_seen(seen: F64, cost: F64, chance: F64, per_auction: float, allowed: float) -> float:
+def solve_seen(seen: F64, cost: F64, per_auction: float) -> float:
     """The largest multiplier at which an auction is expected to cost no more than ``per_auction`` (units of ``cost``:
-    one per index) and value to cost no more than ``allowed`` of itself (inf: no target).
+    one per index).
 
-    ``cost`` and ``chance`` float64[n] never fall: what an auction costs, and how likely it is won, at an offer of i
-    units; offers beyond are like the last. A target cost per action T is ``allowed`` = T / V where a value is V times
-    the actions expected; a target return R is 1 / R. Between e^-23 and e^23; 0 where there is nothing to spend.
+    ``cost`` float64[n] never falls: what an auction costs at an offer of i units; offers beyond are like the last.
+    Between e^-23 and e^23; 0 where there is nothing to spend.
     """
-    if not per_auction > 0.0 or not allowed > 0.0:
+    if not per_auction > 0.0:
         return 0.0
     low, high = -_WIDEST, _WIDEST
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        multiplier = math.exp(middle)
-        spend = _bought(seen, cost, multiplier, 0)
-        over = spend > per_auction
-        if not over and allowed < np.inf:
-            over = spend > allowed * _bought(seen, chance, multiplier, 1)
-        if over:
+        if _spend(seen, cost, math.exp(middle)) > per_auction:
             high = middle
         else:
             low = middle

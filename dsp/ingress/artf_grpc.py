@@ -2,12 +2,14 @@
 
 One thread takes what has arrived, decides it, answers. A call's time runs from its arrival, which a busy front does not
 see: whatever was waiting when it looked is taken to have come right after it had looked before. So no answer is later
-than ``tmax`` says, and under load a few get no mutations that would just have made it. Whoever gets none because there
-are too many is told OK: a host's breaker opens on other statuses.
+than ``tmax`` says, and under load a few get no mutations that would just have made it. More than can be decided in
+half that time do not wait: the newest get an answer without mutations at once, with status OK, as a host's breaker
+opens on any other.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from hmac import compare_digest
@@ -30,6 +32,8 @@ assert service_pb2.DESCRIPTOR.services_by_name["RTBExtensionPoint"].full_name ==
 
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED = 3, 4, 5, 8, 16
 WAIT_MS = 20
+MAX_RECEIVED = 1024
+COST_MEMORY = 0.05  # weight of the newest batch
 QUIET_NS = 500_000_000
 AT_ONCE_NS = 50_000  # a wait shorter than this found calls waiting
 NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
@@ -46,6 +50,9 @@ class ArtfDecider(Protocol):
     ) -> None:
         """Answer each request once: (position, slot of ARTF_OUTCOMES, payload or the text of a refusal)."""
 
+    def decline(self, bodies: list[bytes], send: Callable[[int, int, bytes], None]) -> None:
+        """Answer each without mutations, at once, because there are too many."""
+
     def poll(self) -> None:
         """Swap in a new snapshot or model."""
 
@@ -60,6 +67,9 @@ class ArtfFront:
         self._poll_ns, self._drain_ns = int(config.bidder.snapshot_poll_s * 1e9), int(config.bidder.drain_s * 1e9)
         self._key = f"Bearer {settings.token}".encode() if settings.token else b""
         self._waiting: list[Call] = []
+        self._most = self._room = settings.queue_limit  # may wait
+        self._cost_ns = 50_000.0  # of a request, lately
+        self._wait_ns = (settings.tmax_ms - settings.allowance_ms) * 1e6 / 2  # so that it can still be decided
         self._counted = metrics.counter("dsp_artf_requests_total")
         self._last_ns = self._looked_ns = time.monotonic_ns()
         self._front = NativeGrpcFront(
@@ -69,6 +79,7 @@ class ArtfFront:
             client_key_metadata="authorization",
             call_details=True,
             reuse_port=True,
+            max_concurrent_streams=settings.streams,
         )
         self._side = SideServer(SERVICE)
         self._front.set_fallback(self._side.path)
@@ -80,6 +91,10 @@ class ArtfFront:
         polled_ns, drained_ns = time.monotonic_ns(), 0
         while True:
             self._receive()
+            if len(self._waiting) > self._room:
+                surplus = self._waiting[self._room :]
+                del self._waiting[self._room :]
+                self._answer(surplus, self.engine.decline)
             if self._waiting:
                 self._decide()
             now_ns = time.monotonic_ns()
@@ -102,9 +117,9 @@ class ArtfFront:
         self._side.close()
 
     def _receive(self) -> None:
-        limit = self._settings.queue_limit
+        os.sched_yield()  # to the front's own thread: answers leave, and calls are read, before the next batch
         asked_ns = time.monotonic_ns()
-        events = self._front.recv_batch_details(limit, 0 if self._waiting else WAIT_MS)
+        events = self._front.recv_batch_details(MAX_RECEIVED, 0 if self._waiting else WAIT_MS)
         now_ns = time.monotonic_ns()
         arrived_ns = now_ns if now_ns - asked_ns > AT_ONCE_NS else self._looked_ns
         self._looked_ns = now_ns
@@ -121,9 +136,6 @@ class ArtfFront:
             elif len(body) > MAX_BODY_BYTES:
                 self._counted[BAD] += 1
                 self._front.fail(call, INVALID_ARGUMENT, f"message larger than {MAX_BODY_BYTES} bytes")
-            elif len(self._waiting) >= limit:
-                self._counted[SHED] += 1
-                self._front.respond(call, b"")  # an RTBResponse without mutations
             else:
                 left_s = details[2] if details is not None else None
                 self._waiting.append((call, body, arrived_ns, int(left_s * 1e9) if left_s else 0))
@@ -131,8 +143,18 @@ class ArtfFront:
     def _decide(self) -> None:
         batch = self._waiting[: self._settings.max_batch]
         del self._waiting[: self._settings.max_batch]
-        calls, bodies, arrived_ns, left_ns = (list(column) for column in zip(*batch, strict=True))
-        open_calls = dict(enumerate(calls))
+        arrived_ns, left_ns = [call[2] for call in batch], [call[3] for call in batch]
+        begun_ns = time.monotonic_ns()
+        self._answer(batch, lambda bodies, send: self.engine.decide(bodies, arrived_ns, left_ns, send))
+        if self._waiting:  # only where others wait is it known what one costs
+            self._cost_ns += ((time.monotonic_ns() - begun_ns) / len(batch) - self._cost_ns) * COST_MEMORY
+            self._room = max(self._settings.max_batch, min(self._most, int(self._wait_ns / self._cost_ns)))
+
+    def _answer(
+        self, batch: list[Call], decide: Callable[[list[bytes], Callable[[int, int, bytes], None]], None]
+    ) -> None:
+        """Have the batch's calls answered by ``decide``."""
+        open_calls = {i: call[0] for i, call in enumerate(batch)}
 
         def send(i: int, outcome: int, payload: bytes) -> None:
             call = open_calls.pop(i)
@@ -144,7 +166,7 @@ class ArtfFront:
                 self._front.respond(call, payload)
 
         try:
-            self.engine.decide(bodies, arrived_ns, left_ns, send)
+            decide([call[1] for call in batch], send)
         except Exception:  # an agent that fails proposes nothing
             log.exception("the ARTF engine failed on a batch", requests=len(batch))
             self._counted[FAILED] += len(open_calls)

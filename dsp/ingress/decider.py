@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from dsp.base.logs import logger
@@ -41,6 +42,10 @@ class Decider(Protocol):
 
     def warm(self) -> None:
         """Compile and touch everything, before the first request."""
+
+    def rehearsing(self) -> AbstractContextManager[Sequence[str]]:
+        """Meanwhile requests do all the work and leave no trace; gives the names of the exchanges there are."""
+        ...
 
     def close(self) -> None:
         """Release what it holds."""

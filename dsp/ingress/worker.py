@@ -14,13 +14,15 @@ import pkgutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from dsp.base.config import Config, load_config
 from dsp.base.logs import logger, start_logging
 from dsp.base.metrics import Metrics
-from dsp.ingress.decider import Decider
+from dsp.ingress.decider import Decider, poll
+from dsp.ingress.rehearsal import rehearse
 
 log = logger(__name__)
 
@@ -106,6 +108,10 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     decider: Decider | None = pkgutil.resolve_name(engine)(config, metrics, f"{kind}{slot}", stopping)
     if decider is None:
         return
+    if kind != "rta":
+        rehearse(kind, partial(open_front, kind), config, decider)
+    poll(decider)
+    collector = _Collector()
     front = open_front(kind, config, decider, metrics)
     ready = run / f"{name}.json"
     temporary = ready.with_suffix(".new")
@@ -114,7 +120,7 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     metrics.gauge("dsp_workers")[0] = 1
     log.info("serving", port=front.port)
     try:
-        front.run(stopping, _Collector())
+        front.run(stopping, collector)
     finally:
         ready.unlink(missing_ok=True)
         decider.close()

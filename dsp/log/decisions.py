@@ -117,8 +117,22 @@ class DecisionWriter:
             self._segments.close()
 
 
+class DecisionRehearsal:
+    """Lets decisions be written where the next real ones will be, and takes none of them."""
+
+    def __init__(self, writer: DecisionWriter) -> None:
+        self._writer = writer
+
+    def reserve(self, n: int, features: int) -> tuple[tuple[npt.NDArray[Any], ...], int] | None:
+        """As `DecisionWriter.reserve`."""
+        return self._writer.reserve(n, features)
+
+    def commit(self, n: int) -> None:
+        """Forget them."""
+
+
 class DecisionSink:
-    """Takes decisions and forgets them: what an engine warms up with."""
+    """Takes decisions and forgets them: what an engine that keeps no log warms up with."""
 
     def __init__(self, rows: int, features: int) -> None:
         fields = {**DECISION_FIELDS, FEATURES: ("<f4", features)}

@@ -35,7 +35,10 @@ def with_other_future(stream: Stream, known: int, seed: int) -> Stream:
 def test_another_future_leaves_past_bids_as_they_were(known: int) -> None:
     stream = made_up()
     other = with_other_future(stream, known, known)
-    for bid in (lambda s: ipinyou.bid(s, 8), firstprice.bid, lambda s: firstprice.bid(s, reports_price=True)):
+    for bid in (
+        lambda s: ipinyou.bid(s, 8), lambda s: ipinyou.bid_as_the_ledger_paces(s)[2], firstprice.bid,
+        lambda s: firstprice.bid(s, reports_price=True),
+    ):  # fmt: skip
         before, after = bid(stream), bid(other)
         np.testing.assert_array_equal(before[:known], after[:known])
         assert (before[known:] != after[known:]).any()
@@ -56,6 +59,14 @@ def test_no_episode_overspends_and_hardly_any_money_is_left(c: int) -> None:
     spent = ipinyou.episodes(stream, ipinyou.bid(stream, c), stream.price)
     assert spent.max() <= stream.budget(c)
     assert spent.mean() >= 0.95 * stream.budget(c)
+
+
+def test_the_ledgers_pacing_overspends_no_episode_and_hardly_leaves_money() -> None:
+    stream = made_up(n=20 * EPISODE)
+    for c, bids in zip(BUDGETS, ipinyou.bid_as_the_ledger_paces(stream), strict=True):
+        spent = ipinyou.episodes(stream, bids, stream.price)
+        assert spent.max() <= stream.budget(c)
+        assert spent.mean() >= 0.95 * stream.budget(c)
 
 
 def test_replanning_buys_more_value_than_the_best_fixed_multiplier_in_hindsight() -> None:

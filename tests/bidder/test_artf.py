@@ -235,6 +235,15 @@ def test_a_request_without_enough_time_left_gets_no_mutations_at_once(stage: Sta
     assert agent.say([body], arrived_ns=agent.tick.now - 2 * MS)[0][0] == PROPOSED
 
 
+def test_what_is_declined_is_answered_with_its_id_and_no_mutations(stage: Stage) -> None:
+    agent = Agent(stage, SEGMENTS)
+    answers: list[tuple[int, int, bytes]] = []
+    agent.engine.decline([agent.ask(SEGMENTS), b"\xff"], lambda *answer: answers.append(answer))
+    assert [(i, outcome) for i, outcome, _ in answers] == [(0, SHED), (1, SHED)]
+    assert proposed(answers[0][2]) == []
+    assert agent.counts() == {"shed": 2}
+
+
 def test_nothing_is_answered_after_tmax(stage: Stage) -> None:
     agent = Agent(stage, SEGMENTS)
     body = agent.ask(SEGMENTS)

@@ -375,3 +375,28 @@ def test_a_traced_batch_says_how_much_and_how_long(stage: Stage) -> None:
     assert (requests, bids) == (3, 2)
     assert candidates >= 2
     assert list(marks) == sorted(marks)
+
+
+def test_a_rehearsal_bids_and_leaves_no_trace(stage: Stage, tmp_path: Path) -> None:
+    engine = stage.engine(dict(BASE))
+    engine.decisions = DecisionWriter(tmp_path, "w0", SPEC_HASH, "1", threaded=False)
+    slices, metrics = engine.slices, engine.metrics
+    before = [counter.copy() for counter in (slices.available, slices.reserved, engine.work.tokens)]
+    with engine.rehearsing() as exchanges:
+        assert exchanges == engine.plan.exchange_names
+        answers = decide(engine, *[request(id=f"r{i}") for i in range(3)])
+    assert [kind for kind, _ in answers] == [BID] * 3
+    assert engine.slices is slices
+    assert engine.metrics is metrics
+    for counter, was in zip((slices.available, slices.reserved, engine.work.tokens), before, strict=True):
+        assert counter.tolist() == was.tolist()
+    assert engine.decisions.rows == 0
+    assert metrics.counter("dsp_bid_requests_total").sum() == 0
+
+    ((kind, payload),) = decide(engine, request())
+    assert kind == BID
+    assert json.loads(payload)["seatbid"][0]["bid"][0]["id"].endswith("0000000000")  # the first of this engine's ids
+    assert slices.reserved.sum() == before[1].sum() + 4000
+    assert engine.decisions.rows == 1
+    engine.decisions.close()
+    assert len(read_decisions(tmp_path)["bid_id"]) == 1

@@ -50,6 +50,30 @@ def test_the_bid_explained_is_the_bid_made(stage: Stage) -> None:
     engine.close()
 
 
+def test_of_two_lenders_the_offer_worth_more_for_this_person_bids(stage: Stage) -> None:
+    catalog = json.loads(json.dumps(BASE["catalog"], default=str))
+    risky = {"name": "risky", "product": "loan", "lender": "Other", "margin": 400, "lgd": 0.6, "ead": 5_000}
+    catalog["offers"].append(risky)
+    items = catalog["advertisers"][0]["campaigns"][0]["line_items"]
+    items[0]["strategy"] = "value"
+    items.append(merge(items[0], {"name": "second", "offer": "risky"}))
+    engine = stage.engine({**BASE, "catalog": catalog})
+    request = json.loads(json.dumps(BASE["request"]))
+    request["imp"][0]["bidfloor"] = 0.01
+    told = explain(engine, json.dumps(request).encode(), FMT_JSON, 0)
+    first, second = told["candidates"]
+    assert first["result"] == "bids"
+    assert first["value"] > second["value"]
+    assert {first["lender"], second["lender"]} == {"Lender", "Other"}
+    assert first["offer"] in second["result"]
+    assert first["lender"] in second["result"]
+    for row in (first, second):
+        assert sum(row["expected"].values()) == pytest.approx(row["value"], rel=1e-5)
+    (row,) = [row for row in (first, second) if row["offer"] == "risky"]
+    assert row["expected"]["default"] < 0 < row["expected"]["margin"]
+    engine.close()
+
+
 def test_a_floor_above_everything_is_named_with_both_figures(stage: Stage) -> None:
     engine = stage.engine(scenario())
     request = json.loads(json.dumps(BASE["request"]))

@@ -1,9 +1,12 @@
 """An engine whose answers are told by the request's own first word, to test the fronts with."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
 
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
@@ -17,7 +20,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.polls = 0
+        self.polls = self.rehearsals = 0
         self.closed = False
         self.gate = threading.Event()  # cleared: `decide` waits, so that a test can pile requests up
         self.gate.set()
@@ -75,6 +78,11 @@ class FakeEngine:
     def warm(self) -> None:
         pass
 
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[list[str]]:
+        self.rehearsals += 1
+        yield list(EXCHANGES)
+
     def close(self) -> None:
         self.closed = True
 
@@ -92,6 +100,13 @@ class CountingEngine(FakeEngine):
         for (kind, _), exchange in zip(answers, args[2], strict=True):
             self._requests[exchange, kind] += 1
         return answers
+
+    @contextlib.contextmanager
+    def rehearsing(self) -> Iterator[list[str]]:
+        requests, self._requests = self._requests, np.zeros_like(self._requests)
+        with super().rehearsing() as exchanges:
+            yield exchanges
+        self._requests = requests
 
 
 def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> CountingEngine:

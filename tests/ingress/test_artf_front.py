@@ -14,7 +14,7 @@ from pygrpc_native import EVENT_CALL
 from dsp.base.config import ArtfConfig, BidderConfig, Config
 from dsp.base.metrics import ARTF_OUTCOMES, Metrics
 from dsp.ingress import artf_grpc
-from dsp.ingress.artf_grpc import BAD, GET_MUTATIONS, LATE, PROPOSED, SERVICE, ArtfFront
+from dsp.ingress.artf_grpc import BAD, GET_MUTATIONS, LATE, PROPOSED, SERVICE, SHED, ArtfFront
 from dsp.openrtb.limits import MAX_BODY_BYTES
 from dsp.pb.com.iabtechlab.bidstream.mutation.services.v1 import service_pb2_grpc
 from dsp.pb.com.iabtechlab.bidstream.mutation.v1 import mutation_pb2 as pb
@@ -26,7 +26,7 @@ class FakeAgent:
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.entered = threading.Event()
+        self.entered, self.declined = threading.Event(), 0
         self.begun_ns: list[int] = []
         self.seen: list[tuple[list[bytes], list[int], list[int]]] = []
 
@@ -39,6 +39,11 @@ class FakeAgent:
             if body == b"fail":
                 raise RuntimeError("on purpose")
             send(i, {b"bad": BAD, b"late": LATE}.get(body, PROPOSED), b"wrong: " + body if body == b"bad" else body)
+
+    def decline(self, bodies: Any, send: Any) -> None:
+        self.declined += len(bodies)
+        for i in range(len(bodies)):
+            send(i, SHED, b"")
 
     def poll(self) -> None:
         pass
@@ -157,11 +162,15 @@ def test_what_waited_while_the_front_was_busy_counts_from_when_it_last_looked(mo
 def test_more_than_may_wait_get_no_mutations_at_once(start: Callable[..., Served]) -> None:
     served = start(queue_limit=8, max_batch=4)
     served.agent.gate.clear()
-    calls = [served.channel.unary_unary(GET_MUTATIONS).future(b"%d" % i, timeout=20) for i in range(64)]
+    first = served.channel.unary_unary(GET_MUTATIONS).future(b"first", timeout=20)
+    assert served.agent.entered.wait(20)
+    calls = [served.channel.unary_unary(GET_MUTATIONS).future(b"%d" % i, timeout=20) for i in range(40)]
     served.agent.gate.set()
     answers = [call.result() for call in calls]
+    assert first.result() == b"first"
     assert all(answer in (b"", b"%d" % i) for i, answer in enumerate(answers))
-    assert answers.count(b"") == served.count("shed")
+    assert answers.count(b"") == served.agent.declined
+    assert max(len(bodies) for bodies, _, _ in served.agent.seen) <= 4
 
 
 def test_health_and_reflection(start: Callable[..., Served]) -> None:
