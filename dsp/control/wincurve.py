@@ -1,4 +1,4 @@
-"""The win curve F(b) of an auction and the first-price bid that follows from it.
+"""The win curve F(b) of an auction, fitted to what auctions tell.
 
 F is log-logistic in the bid: ``F(b) = b^k / (b^k + c^k) = 1 / (1 + exp(-k (ln b - ln c)))``: c is the price at which
 half the auctions are won, k how sharply they tip. Two parameters, increasing whatever the data, F(0) = 0; a handful of
@@ -8,14 +8,7 @@ What is fitted is the price to win, P, of which an auction tells one of three th
 the minimum to win, a second price paid), P <= b (won), or P > b (lost). Exact prices matter: bids follow value, rivals
 see the same value, so of wins and losses alone the curve may look flat or falling where it is steep.
 
-The bid maximises the expected surplus ``S(b) = F(b) (v - b)`` over floor <= b <= v. With S' = 0, x = b / c and
-w = v / c,
-
-    x (k + 1) + x^(k + 1) = k w
-
-whose left side is increasing and convex: one root, so S has one peak. Each term alone bounds the root from above; from
-the lower of these bounds two Halley steps come within 2e-4 of the best bid and 2e-6 of the best surplus for every k in
-[0.5, 20] and w in e^±7 (worst of 200,000 random cases; Newton needs four steps for that, golden section some twenty).
+The bid that follows from a curve is read off a table of it (`dsp.bidder.wintable`).
 """
 
 from __future__ import annotations
@@ -23,48 +16,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 
 K_MIN, K_MAX = 0.5, 20.0  # beyond these a curve is flat or a step: an artefact of few auctions
-_HALLEY_STEPS = 2
 _FIT_STEPS = 50
 _REACH = math.log(4.0)
 _PRIOR_SPREAD = 1.0  # standard deviation of ln b that the prior's pseudo-auctions are thought to have
-
-
-@nb.njit(cache=True, inline="always")
-def win_probability(bid: float, k: float, c: float) -> float:
-    """F(bid), ``bid`` and ``c`` in the same unit; 0 for a bid of nothing."""
-    if bid <= 0.0:
-        return 0.0
-    return 1.0 / (1.0 + math.exp(-k * math.log(bid / c)))
-
-
-@nb.njit(cache=True, nogil=True)
-def shade_cpm(value_cpm_micros: float, floor_cpm_micros: float, k: float, c: float) -> float:
-    """The bid b in [floor, value] that maximises F(b)(value - b), all in CPM micros of one currency.
-
-    0.0 where the value is not a positive number or does not reach the floor: do not bid. Parameters that make no sense
-    (not positive and finite) give the floor, or half the value without one: careful, never more than a curve would say.
-    """
-    v = value_cpm_micros
-    if not 0.0 < v < math.inf or not v >= floor_cpm_micros:
-        return 0.0
-    b = 0.5 * v
-    if 0.0 < k < math.inf and 0.0 < c < math.inf:
-        kw = k * (v / c)
-        x = min(kw / (k + 1.0), math.exp(math.log(kw) / (k + 1.0)))
-        for _ in range(_HALLEY_STEPS):
-            y = math.exp(k * math.log(x))
-            h = x * (k + 1.0 + y) - kw
-            slope = (k + 1.0) * (1.0 + y)
-            x -= 2.0 * h * slope / (2.0 * slope * slope - h * (k + 1.0) * k * y / x)
-        b = x * c
-    return min(max(b, floor_cpm_micros), v)
 
 
 def fit_win_curve(
