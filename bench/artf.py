@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import msgspec
@@ -65,7 +65,7 @@ def settings_of(world: World, port: int) -> Config:
 def make_bodies(world: World, exchange: str) -> list[bytes]:
     """One RTBRequest per bid request of the exchange, some 1 to 3 bids on each imp."""
     rng = np.random.default_rng(SEED)
-    every = [intent for intent in pb.Intent.values() if intent]
+    every = cast("list[pb.Intent]", [intent for intent in pb.Intent.values() if intent])
     bodies = []
     for n, item in enumerate(item for item in world.items if item.exchange == exchange):
         request = openrtb_pb2.BidRequest.FromString(item.pb)
