@@ -24,6 +24,7 @@ from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
 from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVICE, SERVING, SideServer, service_asked
 from dsp.ingress.held import Held
+from dsp.ingress.scheduling import yielding_threads
 from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
@@ -63,17 +64,19 @@ class GrpcNativeFront:
         self._shedder = Shedder(config, metrics)
         self._held: Held[Call] = Held(self._refuse, 4 * config.queue_limit)
         self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
-        self._front = NativeGrpcFront(
-            f"{config.grpc_host}:{config.grpc_port}",
-            [(BID_METHOD, False), (HEALTH_CHECK, False)],
-            io_threads=1,
-            client_key_metadata="authorization",
-            reuse_port=True,
-            max_concurrent_streams=config.grpc_streams,
-        )
+        with yielding_threads():
+            self._front = NativeGrpcFront(
+                f"{config.grpc_host}:{config.grpc_port}",
+                [(BID_METHOD, False), (HEALTH_CHECK, False)],
+                io_threads=1,
+                client_key_metadata="authorization",
+                reuse_port=True,
+                max_concurrent_streams=config.grpc_streams,
+            )
         self._side = SideServer()
         self._front.set_fallback(self._side.path)
-        self._front.start()
+        with yielding_threads():
+            self._front.start()
         self.port: int = self._front.bound_port
 
     def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 from granian import _granian
 from granian.http import HTTP1Settings, HTTP2Settings
 
+from dsp.ingress.scheduling import yielding_threads
+
 Headers = list[tuple[str, str]]
 _native: Any = _granian  # its stubs leave out what is used here
 
@@ -116,7 +118,8 @@ class RsgiServer:
 
     def start(self) -> None:
         """Accept connections, on threads of its own."""
-        self._worker.serve_async(self._scheduler, self._loop, self._signal)
+        with yielding_threads():
+            self._worker.serve_async(self._scheduler, self._loop, self._signal)
 
     def stop(self) -> None:
         """Stop listening, close idle connections, let the others finish what they have begun. Returns at once."""
