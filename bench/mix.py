@@ -15,7 +15,7 @@ from dsp.base.metrics import CONSENT, PROFILES, Metrics
 from dsp.bidder.answer import BID
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
-from dsp.catalog.publish import current_path
+from dsp.catalog.current import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 

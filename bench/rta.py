@@ -35,8 +35,8 @@ from dsp.base.config import BidderConfig, Config, PlatformConfig, RtaConfig
 from dsp.base.metrics import Metrics
 from dsp.bidder.rta import RtaEngine
 from dsp.bidder.slices import Slices
+from dsp.catalog.current import current_path
 from dsp.catalog.layout import LI_ID
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.synthetic import synthetic_catalog
 from dsp.market.people import People

@@ -21,7 +21,7 @@ from bench.procs import SERVER_CPU, pin
 from bench.world import Parameters, forget_decisions, make_world
 from dsp.base.mapped import touch
 from dsp.bidder.plan import Plan
-from dsp.catalog.publish import current_path
+from dsp.catalog.current import current_path
 from dsp.catalog.snapshot import Snapshot
 
 PARAMETERS = Parameters(people=100_000, requests=2_000)

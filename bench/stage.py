@@ -31,7 +31,7 @@ from bench.zygote import Zygote
 from dsp.base.config import Config
 from dsp.base.token import Signer, load_signer
 from dsp.bidder.slices import Slices
-from dsp.catalog.publish import current_path
+from dsp.catalog.current import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.ledger.accounts import DISPUTE, LINE_ITEM
 from dsp.ledger.audit import audit

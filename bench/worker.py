@@ -21,8 +21,8 @@ from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
+from dsp.catalog.current import current_path
 from dsp.catalog.layout import LI_ID
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.ingress.decider import Decider
 

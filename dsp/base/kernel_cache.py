@@ -8,15 +8,18 @@ these locators before numba is first used.
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGE = Path(__file__).resolve().parents[1].name
+# Import statements, found by their text: parsing every module took a tenth of a worker's start.
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#]*)|import[ \t]+([^\n#]+))", re.M)
+_NAME = re.compile(r"[\w.]+")
 
 
 @functools.cache
@@ -24,13 +27,10 @@ def _read(path: Path) -> tuple[bytes, tuple[Path, ...]]:
     """(digest of a module's source, files of the modules of this package it imports)."""
     source = path.read_bytes()
     imported: set[Path] = set()
-    for node in ast.walk(ast.parse(source)):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
+    for match in _IMPORT.finditer(source.decode()):
+        package, names, modules = match.groups()
+        listed = _NAME.findall(modules or names)
+        for name in [package, *(f"{package}.{each}" for each in listed)] if package else listed:
             if name.split(".")[0] == _PACKAGE:
                 file = _ROOT.joinpath(*name.split(".")).with_suffix(".py")
                 if file.is_file():

@@ -48,9 +48,9 @@ from dsp.bidder.retry import Retry
 from dsp.bidder.rollout import Loaded
 from dsp.bidder.target import target
 from dsp.bidder.workspace import Workspace
+from dsp.catalog.current import current_path
 from dsp.catalog.index import find_row
 from dsp.catalog.layout import DIM_DEAL
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.model.correction import Correction, correction_stamp, load_correction
 from dsp.model.features import LINE_WIDTH, F, build_features

@@ -58,8 +58,8 @@ from dsp.bidder.warm import warm_bodies
 from dsp.bidder.watched import show_watched
 from dsp.bidder.wintable import Odds
 from dsp.bidder.workspace import Workspace
+from dsp.catalog.current import current_path
 from dsp.catalog.layout import CR_ID
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import DecisionRehearsal, DecisionSink, DecisionWriter
 from dsp.model.context import HEADS

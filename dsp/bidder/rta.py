@@ -44,9 +44,9 @@ from dsp.bidder.rta_answer import (
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.workspace import Workspace
+from dsp.catalog.current import current_path
 from dsp.catalog.index import find_row
 from dsp.catalog.layout import DIM_EXCHANGE
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.model.correction import Correction, correction_stamp, load_correction
 from dsp.model.features import build_features

@@ -20,26 +20,17 @@ from sqlalchemy import Engine
 
 from dsp.base.config import Config
 from dsp.catalog.compile import compile_catalog
+from dsp.catalog.current import CURRENT, current_path
 from dsp.catalog.snapshot import Snapshot, SnapshotError, write_snapshot
 from dsp.catalog.store import current_revision, load_catalog, open_catalog
 
 KEEP = 5
 POLL_S = 0.25  # how often `publish_if_changed` is worth calling
-_CURRENT = "CURRENT"
 
 
 def catalog_path(config: Config) -> Path:
     """The SQLite file of the embedded catalog."""
     return config.path("catalog.db")
-
-
-def current_path(config: Config) -> Path | None:
-    """The snapshot file that workers should use, or None while nothing is published."""
-    try:
-        name = config.path("snapshots", _CURRENT).read_text().strip()
-    except FileNotFoundError:
-        return None
-    return config.path("snapshots", name) if name else None
 
 
 class Publisher:
@@ -86,9 +77,9 @@ class Publisher:
         arrays, meta = compile_catalog(catalog, version, self.config.ledger.public_url, now_s)
         path = directory / f"{version:06}.snap"
         write_snapshot(path, arrays, meta)
-        temporary = directory / f".{_CURRENT}.{os.getpid()}"
+        temporary = directory / f".{CURRENT}.{os.getpid()}"
         temporary.write_text(path.name + "\n")
-        temporary.replace(directory / _CURRENT)
+        temporary.replace(directory / CURRENT)
         for old in sorted(p for p in directory.glob("*.snap") if p.stem.isdecimal())[:-KEEP]:
             old.unlink()  # a worker that still maps it keeps it
         return path

@@ -128,7 +128,7 @@ def _cores(config: Config, cores: int) -> Finding:
 
 
 def _catalog(config: Config) -> Finding:
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
 
     path = current_path(config)

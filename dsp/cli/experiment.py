@@ -124,7 +124,7 @@ def _show(arms: list[Arm], base: Arm, compared: dict[str, dict[str, Any]]) -> No
 
 
 def _published(config: Config) -> Snapshot:
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
 
     published = current_path(config)

@@ -29,7 +29,7 @@ def explain(
     from dsp.bidder.engine import Engine, NotReadyError
     from dsp.bidder.explain import explain as run
     from dsp.bidder.slices import Slices
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
     from dsp.model.registry import ModelError
     from dsp.openrtb.columns import FMT_JSON

@@ -122,7 +122,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """What the bids of two versions won, cost and brought, with 95 % intervals of the difference."""
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
     from dsp.control.experiment import compare as run
     from dsp.log.decisions import read_decisions

@@ -63,8 +63,9 @@ def compile_kernels() -> None:
     from dsp.base.config import BidderConfig, Config
     from dsp.bidder.engine import Engine
     from dsp.bidder.slices import Slices
+    from dsp.catalog.current import current_path
     from dsp.catalog.layout import LI_ID
-    from dsp.catalog.publish import catalog_path, current_path, publish
+    from dsp.catalog.publish import catalog_path, publish
     from dsp.catalog.snapshot import Snapshot
     from dsp.catalog.store import apply_file, open_catalog
     from dsp.model.bootstrap import bootstrap_model

@@ -20,7 +20,8 @@ from dsp.cli.edge import PARENT, config_of, refusing, write_config
 log = logger(__name__)
 
 TICK_S = 0.25  # also how soon a change of the catalog is published
-RESTART_S = 1.0
+RESTART_S, RESTART_MAX_S = 0.1, 30.0  # before a role is started again; doubled while it keeps dying
+HEALTHY_S = 60.0  # a role that lived so long starts anew without a wait
 PEOPLE = 100_000
 RETAIN = "retain --every 3600"
 
@@ -41,7 +42,8 @@ def serve(
 
 def first_start(config: Config, example: bool) -> None:
     """Make what is missing: catalog and people of the example, a published snapshot, a model."""
-    from dsp.catalog.publish import catalog_path, current_path, publish
+    from dsp.catalog.current import current_path
+    from dsp.catalog.publish import catalog_path, publish
     from dsp.catalog.store import apply_file, open_catalog
     from dsp.model.bootstrap import bootstrap_model
     from dsp.model.registry import current_dir
@@ -73,6 +75,8 @@ class Serving:
         self._file = write_config(config, config.path("run", "serve.settings.json"))
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._due_s: dict[str, float] = {}
+        self._begun_s: dict[str, float] = {}
+        self._wait_s: dict[str, float] = {}
         self._stopping = False
 
     def run(self) -> None:
@@ -94,8 +98,8 @@ class Serving:
         try:
             while not self._stopping:
                 time.sleep(TICK_S)
-                publish_if_changed(self._config)
                 self._tend()
+                publish_if_changed(self._config)
         finally:
             for role in (
                 RETAIN,
@@ -112,6 +116,7 @@ class Serving:
     def _start(self, role: str) -> None:
         command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self._file), *role.split()]
         # A session of its own: Ctrl-C reaches this process alone, which then ends the roles in order.
+        self._begun_s[role] = time.monotonic()
         self._children[role] = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -125,12 +130,14 @@ class Serving:
             if status is None:
                 self._due_s.pop(role, None)
             elif role not in self._due_s:
-                self._due_s[role] = time.monotonic() + RESTART_S
-                log.error("a role ended; starting it again", which=role, status=status)
+                now_s = time.monotonic()
+                wait_s = RESTART_S if now_s - self._begun_s[role] > HEALTHY_S else self._wait_s.get(role, RESTART_S)
+                self._wait_s[role] = min(2 * wait_s, RESTART_MAX_S)
+                self._due_s[role] = now_s + wait_s
+                log.error("a role ended; starting it again", which=role, status=status, again_s=wait_s)
             elif time.monotonic() > self._due_s[role]:
                 del self._due_s[role]
                 self._start(role)
-                return
 
     def _end(self, role: str) -> None:
         child = self._children[role]

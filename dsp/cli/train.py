@@ -18,7 +18,7 @@ def train(
 ) -> None:
     """Learn from the logs and write a model; bidders swap it in unless it fails a quality gate (exit status 1)."""
     config = config_of(context)
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
     from dsp.control.wincurve import fit_win_curve
     from dsp.control.winscale import fit_win_scale

@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
@@ -25,15 +25,14 @@ from dsp.audience.store import StoreError
 from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.token import load_signer
+from dsp.catalog.current import current_path
 from dsp.catalog.layout import EX_FEE_PPM, EX_ID
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot, SnapshotError
 from dsp.control.grants import SIGNATURE, SYNC_MAX_BYTES, WANT, decode_request, encode_reply, sign_sync, sync_key
 from dsp.ledger.adjust import AdjustmentError
 from dsp.ledger.books import Books
 from dsp.ledger.bulk import BODY_MAX_BYTES, REFUSALS_TOLD, Answer, Refusal, read_line, split_body
 from dsp.ledger.control import MAX_AGE_S, carry_out, decode_order
-from dsp.ledger.match import Matcher
 from dsp.ledger.news import AudienceNews
 from dsp.ledger.notices import PATHS, RefusedError, is_progress, parse_query, read_notice
 from dsp.ledger.partners import check_partners, landing_url, read_json, read_postback
@@ -45,6 +44,9 @@ from dsp.ledger.sync_grpc import DRAIN_S, sync_server
 from dsp.ledger.ticket import Notice
 from dsp.ledger.writer import SPOOLED, UnavailableError, Writer
 from dsp.log.outcomes import CLICK, IMPRESSION, OUTCOMES, OutcomeWriter
+
+if TYPE_CHECKING:
+    from dsp.ledger.match import Matcher
 
 log = logger(__name__)
 
@@ -61,6 +63,13 @@ PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c0
 PIXEL_HEADERS = [("content-type", "image/gif"), ("cache-control", "no-store")]
 
 _RESULTS: dict[bool | str, str] = {True: "new", False: "duplicate", SPOOLED: "spooled"}
+
+
+def _open_matcher(config: Config) -> Matcher:
+    """Imported when it is first needed: a third of what a ledger's start takes, for which notices would wait."""
+    from dsp.ledger.match import Matcher
+
+    return Matcher(config)
 
 
 class LedgerServer:
@@ -228,7 +237,7 @@ class LedgerServer:
         """/match/EXCHANGE: a browser on its way between us and an exchange (`dsp.ledger.match`)."""
         async with self._making:
             if self._matcher is None:
-                self._matcher = await asyncio.to_thread(Matcher, self.config)
+                self._matcher = await asyncio.to_thread(_open_matcher, self.config)
                 if self._published is not None:
                     self._matcher.attach(self._published)
         done = self._matcher.answer(name, parse_query(scope.query_string), scope.headers.get("cookie") or "")

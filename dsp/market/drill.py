@@ -22,7 +22,8 @@ import numpy as np
 import uvloop
 
 from dsp.base.config import Config
-from dsp.catalog.publish import catalog_path, current_path
+from dsp.catalog.current import current_path
+from dsp.catalog.publish import catalog_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import load_catalog, open_catalog
 from dsp.ledger.audit import audit

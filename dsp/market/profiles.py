@@ -24,8 +24,8 @@ from dsp.audience.profile import (
     PROFILE_VERSION,
 )
 from dsp.base.config import Config
+from dsp.catalog.current import current_path
 from dsp.catalog.layout import PRODUCTS
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.market.devices import DEVICES
 from dsp.market.people import AFFINITIES, AGE_EDGES, INCOME_EDGES, REFUSED, People

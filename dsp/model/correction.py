@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.config import Config
+from dsp.catalog.current import current_path
 from dsp.catalog.layout import CR_H, CR_ID, CR_LINE_ITEM, CR_MEDIA, CR_W
-from dsp.catalog.publish import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.log.decisions import read_decisions
 from dsp.log.outcomes import read_outcomes

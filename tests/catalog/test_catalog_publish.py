@@ -8,7 +8,8 @@ import pytest
 from catalog_file import GOOD, edited
 
 from dsp.base.config import Config, LedgerConfig
-from dsp.catalog.publish import KEEP, Publisher, catalog_path, current_path, publish, publish_if_changed
+from dsp.catalog.current import current_path
+from dsp.catalog.publish import KEEP, Publisher, catalog_path, publish, publish_if_changed
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import apply_file, open_catalog, set_status
 

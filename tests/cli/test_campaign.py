@@ -19,7 +19,8 @@ from catalog_file import GOOD
 from sqlalchemy import Engine
 
 from dsp.base.config import Config, ConsoleConfig
-from dsp.catalog.publish import catalog_path, current_path
+from dsp.catalog.current import current_path
+from dsp.catalog.publish import catalog_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import apply_file, open_catalog
 from dsp.console.accounts import Accounts

@@ -22,7 +22,7 @@ from dsp.base.config import Config
 from dsp.base.metrics import Metrics
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
-from dsp.catalog.publish import current_path
+from dsp.catalog.current import current_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.cli.main import app
 from dsp.log.decisions import DecisionWriter, read_decisions

@@ -25,7 +25,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 from sqlalchemy import insert
 
 from dsp.base.config import Config, ConsoleConfig
-from dsp.catalog.publish import catalog_path, current_path
+from dsp.catalog.current import current_path
+from dsp.catalog.publish import catalog_path
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import open_catalog
 from dsp.console.accounts import Accounts
