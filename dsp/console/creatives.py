@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from dsp.catalog import tables, types
-from dsp.console import models
+from dsp.console import images, models
 from dsp.console.access import READ, Identity
 from dsp.console.catalog import Catalog, Shown, etag_of
 from dsp.console.convert import creative_of
@@ -122,7 +122,13 @@ def _archived(call: Call) -> Reply:
     return shown(change(call.services.catalog, call.by, call.ref, None, call.etag))
 
 
+def _picture(call: Call) -> Reply:
+    return Reply(images.keep(call.services.config, call.body.data), 201)
+
+
 OPERATIONS = (
+    Operation("POST", "/images", "Upload a picture for ads", _picture, models.Image, body=models.NewImage, status=201,
+              errors=(413, 422)),
     Operation("GET", "/creatives", "List creatives", _listed, models.CreativePage, models.ListQuery),
     Operation("POST", "/creatives", "Add a creative to a line item", _made, models.Creative, body=models.NewCreative,
               status=201, errors=(404, 409, 422)),

@@ -22,7 +22,7 @@ MOST_BYTES = 1 << 20
 _SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; "
-    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "connect-src 'self'; frame-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",  # with no-referrer browsers send `origin: null` for our own forms, too
     "x-frame-options": "DENY",
@@ -47,7 +47,8 @@ class Guard:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message["headers"])
-                headers += [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+                own = {k for k, _ in headers}  # the preview of an ad is stricter with itself
+                headers += [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own]
                 if not any(k == b"cache-control" for k, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": headers}

@@ -309,6 +309,20 @@ class Report(Struct):
     next: int | None = None
 
 
+class NewImage(Struct, forbid_unknown_fields=True):
+    """A picture, base64."""
+
+    data: bytes
+
+
+class Image(Struct):
+    """A picture that is kept: its public address, size as 300x250, bytes."""
+
+    url: str
+    size: str
+    bytes: int
+
+
 class NewReportJob(Struct, forbid_unknown_fields=True):
     """A whole report to write to a file."""
 

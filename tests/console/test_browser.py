@@ -162,7 +162,20 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
     page.goto(f"{base}/line-items/1")
     page.wait_for_load_state("networkidle")
     look(page, f"line-item-{lang}")
-    for name in ("line-items", "line-items/1/why", "exchanges", "guide", "review", "users", "keys", "security"):
+    for name in (
+        "creatives",
+        "creatives/1",
+        "line-items/1/new-creative",
+        "audiences",
+        "line-items",
+        "line-items/1/why",
+        "exchanges",
+        "guide",
+        "review",
+        "users",
+        "keys",
+        "security",
+    ):
         page.goto(f"{base}/{name}")
         page.wait_for_load_state("networkidle")
         look(page, f"{name.replace('/', '-')}-{lang}")

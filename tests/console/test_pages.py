@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import dsp.console
-from dsp.console.pages import why
+from dsp.console.pages import creatives, why
 from dsp.console.pages.editor import FIELDS
 from dsp.console.pages.page import DONE, FUNNEL, NAV
 from dsp.console.services import Services
@@ -27,6 +27,10 @@ PAGES = (
         "/line-items/1",
         "/line-items/1/why",
         "/exchanges",
+        "/creatives",
+        "/creatives/1",
+        "/line-items/1/new-creative",
+        "/audiences",
         "/guide",
         "/reports",
         "/changes",
@@ -63,6 +67,7 @@ def said() -> set[str]:
     used |= {name for _, name in FUNNEL} | set(DONE.values()) | {m.removesuffix("_micros") for m in MEASURES}
     used |= {text for group, links in NAV for text in (group, *(link[1] for link in links))}
     used |= {text for fields in FIELDS.values() for f in fields for text in (f[1], f[3])}
+    used |= {text for _, *texts in creatives.FORM for text in texts}
     return used - {""}
 
 

@@ -12,7 +12,20 @@ from starlette.routing import Route
 
 from dsp.console.edge import body_of, check_csrf
 from dsp.console.errors import ApiError
-from dsp.console.pages import editor, entry, history, lists, market, overview, people, reporting, reviewing, why
+from dsp.console.pages import (
+    audiences,
+    creatives,
+    editor,
+    entry,
+    history,
+    lists,
+    market,
+    overview,
+    people,
+    reporting,
+    reviewing,
+    why,
+)
 from dsp.console.pages.page import HERE, Handler, Page, see
 from dsp.console.services import Services
 
@@ -22,12 +35,19 @@ _PUBLIC: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/sign-in", entry.sign_in),
     ("GET", "/enter", entry.enter_page),
     ("POST", "/enter", entry.enter),
+    ("GET", "/images/{name}", creatives.picture),
 )
 _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/sign-out", entry.sign_out),
     ("GET", "/", overview.overview),
     ("GET", "/changes", history.changes),
     ("POST", "/changes/{id:int}/undo", history.undo),
+    ("GET", "/creatives", creatives.listing),
+    ("GET", "/creatives/{id:int}", creatives.one),
+    ("GET", "/creatives/{id:int}/preview", creatives.preview),
+    ("GET", "/line-items/{id:int}/new-creative", creatives.blank),
+    ("POST", "/line-items/{id:int}/new-creative", creatives.make),
+    ("GET", "/audiences", audiences.audiences),
     ("GET", "/reports", reporting.reports),
     ("POST", "/reports/save", reporting.keep),
     ("GET", "/reports/saved/{id:int}", reporting.open_saved),

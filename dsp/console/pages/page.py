@@ -37,6 +37,8 @@ NAV = (  # group -> address, words, picture
         (
             ("/campaigns", "Campaigns", "campaigns"),
             ("/line-items", "Line items", "line_items"),
+            ("/creatives", "Creatives", "creatives"),
+            ("/audiences", "Audiences", "audiences"),
             ("/review", "Review", "review"),
         ),
     ),

@@ -29,3 +29,18 @@ for (const part of document.querySelectorAll("[data-load]")) {
     part.replaceChildren(...page.body.childNodes);
   }).catch(() => { /* its link is still there */ }).finally(() => part.setAttribute("aria-busy", "false"));
 }
+
+for (const picker of document.querySelectorAll("[data-upload]")) {
+  picker.addEventListener("change", async () => {
+    const form = picker.form, said = document.getElementById("e-upload"), file = picker.files[0];
+    if (!file) return;
+    const bytes = new Uint8Array(await file.slice(0, 1 << 20).arrayBuffer());
+    let text = "";
+    for (let i = 0; i < bytes.length; i += 4096) text += String.fromCharCode(...bytes.subarray(i, i + 4096));
+    const headers = { "content-type": "application/json", "x-csrf-token": form.elements.csrf.value };
+    const answer = await fetch(picker.dataset.upload, { method: "POST", headers, body: JSON.stringify({ data: btoa(text) }) });
+    const kept = await answer.json();
+    said.textContent = answer.ok ? "" : kept.error.message;
+    if (answer.ok) { form.elements.image.value = kept.url; form.elements.size.value = kept.size; }
+  });
+}
