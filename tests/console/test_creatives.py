@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from dsp.audience.profile import PROFILE
+from dsp.audience.survey import _count
 from dsp.console.app import build
-from dsp.console.audience import _count
 from dsp.console.edge import COOKIE, MOST_BYTES
 from dsp.console.services import Services
 
@@ -70,7 +70,7 @@ def test_what_is_no_picture_is_refused(uploading: TestClient, data: bytes) -> No
 def test_100_mb_are_refused_before_they_are_read(uploading: TestClient) -> None:
     sent = []
 
-    def stream():  # type: ignore[no-untyped-def]
+    def stream() -> Iterator[bytes]:
         for _ in range(100):
             sent.append(1 << 20)
             yield b"x" * (1 << 20)

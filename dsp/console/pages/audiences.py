@@ -9,8 +9,9 @@ import msgspec
 from sqlalchemy import select
 from starlette.responses import Response
 
+from dsp.audience import survey
 from dsp.catalog import tables
-from dsp.console import audience, library
+from dsp.console import library
 from dsp.console.access import READ
 from dsp.console.models import LibraryQuery
 from dsp.console.pages.page import Page
@@ -34,14 +35,14 @@ def audiences(page: Page) -> Response:
     """GET /audiences: of segments, those that the reader may use."""
     query = LibraryQuery(q=page.request.query_params.get("q", "")[:200], limit=_MOST)
     found = library.page(page.services.catalog, page.person, "segment", query)
-    sample = audience.look(page.services.config)
+    sample = survey.look(page.services.config)
     segments = [{**one, "people": sample.estimate(sample.segments.get(one["number"], 0))} for one in found["items"]]
     segments.sort(key=lambda one: -one["people"])
     values: dict[str, Any] = {"segments": segments, "sample": sample, "overlaps": _overlaps(sample, segments)}
     return page.show("audiences.html", query=query, suppressed=_suppressed(page), **values)
 
 
-def _overlaps(sample: audience.Sample, segments: list[dict[str, Any]]) -> list[Overlap]:
+def _overlaps(sample: survey.Sample, segments: list[dict[str, Any]]) -> list[Overlap]:
     largest = {one["number"]: one["name"] for one in segments[:_OVERLAPS]}
     found = []
     for (a, b), n in sample.pairs.items():

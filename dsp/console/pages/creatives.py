@@ -49,7 +49,11 @@ def one(page: Page) -> Response:
     spec: types.Creative = found["spec"]
     line_item = page.services.catalog.get(page.person, "line_item", found["line_item_id"])
     looks = [(number, look.size or "300x250") for number, look in enumerate(_looks(spec))]
-    values = {"states": _states(spec, _needing(page)), "looks": looks, "combinations": combinations(spec)}
+    values: dict[str, Any] = {
+        "states": _states(spec, _needing(page)),
+        "looks": looks,
+        "combinations": combinations(spec),
+    }
     as_json = msgspec.json.format(msgspec.json.encode(spec)).decode()
     return page.show("creative.html", one=found, spec=spec, line_item=line_item, as_json=as_json, **values)
 
