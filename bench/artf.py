@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import msgspec
@@ -65,12 +65,12 @@ def settings_of(world: World, port: int) -> Config:
 def make_bodies(world: World, exchange: str) -> list[bytes]:
     """One RTBRequest per bid request of the exchange, some 1 to 3 bids on each imp."""
     rng = np.random.default_rng(SEED)
-    every = cast("list[pb.Intent]", [intent for intent in pb.Intent.values() if intent])
+    every = [value.name for value in pb.Intent.DESCRIPTOR.values if value.number]
     bodies = []
     for n, item in enumerate(item for item in world.items if item.exchange == exchange):
         request = openrtb_pb2.BidRequest.FromString(item.pb)
-        asked = pb.RTBRequest(id=f"artf-{n}", tmax=TMAX_MS, bid_request=request)
-        asked.applicable_intents.extend(intent for intent in every if rng.random() < 0.7)
+        intents = [name for name in every if rng.random() < 0.7]
+        asked = pb.RTBRequest(id=f"artf-{n}", tmax=TMAX_MS, bid_request=request, applicable_intents=intents)
         asked.lifecycle = pb.LIFECYCLE_PUBLISHER_BID_REQUEST
         if n % 2:
             asked.lifecycle = pb.LIFECYCLE_DSP_BID_RESPONSE
