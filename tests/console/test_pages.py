@@ -27,6 +27,7 @@ PAGES = (
         "/line-items/1",
         "/line-items/1/why",
         "/exchanges",
+        "/exchanges/1/bill",
         "/creatives",
         "/creatives/1",
         "/line-items/1/new-creative",

@@ -58,6 +58,8 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/line-items/{id:int}/why", why.why),
     ("GET", "/line-items/{id:int}/reach", why.reach),
     ("GET", "/exchanges", market.exchanges),
+    ("GET", "/exchanges/{id:int}/bill", market.bill),
+    ("POST", "/exchanges/{id:int}/bill", market.compare),
     ("GET", "/guide", market.guide),
     ("GET", "/review", reviewing.reviews),
     ("POST", "/review/{id:int}/approve", reviewing.decide(True)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,17 +13,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from dsp.audience.lmdb_store import profiles_path
+from dsp.base.config import BidderConfig
+from dsp.base.metrics import OUTCOMES
+from dsp.base.scrape import Scrape, fetch
 from dsp.bidder.sample import Sampled, read_sample
 from dsp.catalog import tables
-from dsp.console import browse
+from dsp.console import browse, library
 from dsp.console.access import ALL, READ
 from dsp.console.browse import NOTHING, Figures
+from dsp.console.errors import ApiError
 from dsp.console.pages.page import Page
 from dsp.ledger.accounts import DISPUTE, PAYABLE
+from dsp.ledger.reconcile import BillError, Outcome, reconcile
 from dsp.ledger.schema import BALANCES
 
 _DAYS = 7
 _SAMPLE = 1800
+_SCRAPE_S = 0.5
+_SHOWN = 200  # differences of a bill
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,13 @@ class Market:
     recent: Figures
     owed: dict[str, int]
     disputed: dict[str, int]
+    id: int = 0
+    outcomes: dict[str, float] | None = None  # of requests since the bidders started, by what became of them
+
+    def share(self, *names: str) -> float | None:
+        """The part of its requests that became one of these."""
+        total = sum(self.outcomes.values()) if self.outcomes else 0.0
+        return sum(self.outcomes.get(name, 0.0) for name in names) / total if self.outcomes and total else None
 
 
 def exchanges(page: Page) -> Response:
@@ -45,17 +61,17 @@ def exchanges(page: Page) -> Response:
     recent = browse.figures(page.services, by, "exchange", day - _DAYS + 1, day + 1)
     sample = read_sample(page.services.config.path("log", "requests"), _SAMPLE)
     daily, seen = _traffic(sample)
-    everything = by.may(READ, ALL)
+    everything, outcomes = by.may(READ, ALL), _outcomes(page.services.config.bidder)
     owed = _balances(page, PAYABLE) if everything else {}
     disputed = _balances(page, DISPUTE) if everything else {}
     with page.services.catalog.engine.connect() as connection:
         rows = connection.execute(select(tables.exchange).order_by(tables.exchange.c.name)).all()
     found = [
         Market(x.name, x.auction, x.currency, x.qps, daily[x.name], seen.get(x.name, 0), recent.get(x.id, NOTHING),
-               owed.get(x.id, {}), disputed.get(x.id, {}))
+               owed.get(x.id, {}), disputed.get(x.id, {}), x.id, outcomes.get(x.name))
         for x in rows
     ]  # fmt: skip
-    return page.show("exchanges.html", exchanges=found, everything=everything)
+    return page.show("exchanges.html", exchanges=found, everything=everything, answered=bool(outcomes))
 
 
 def _traffic(sample: list[Sampled]) -> tuple[Counter[str], dict[str, int]]:
@@ -69,6 +85,47 @@ def _traffic(sample: list[Sampled]) -> tuple[Counter[str], dict[str, int]]:
         daily[one.exchange] += one.stands_for * 86_400_000 // span_ms
         seen.setdefault(one.exchange, one.time_ms)
     return daily, seen
+
+
+def _outcomes(bidder: BidderConfig) -> dict[str, dict[str, float]]:
+    """What became of requests, by exchange, as the bidders count; nothing where they don't answer here."""
+    try:
+        scrape = Scrape(fetch(bidder.http_host, bidder.metrics_port, timeout_s=_SCRAPE_S))
+    except (OSError, ValueError):
+        return {}
+    name = "dsp_bid_requests_total"
+    found: dict[str, dict[str, float]] = {}
+    for exchange in scrape.by(name, "exchange"):
+        found[exchange] = {o: scrape.sum(name, exchange=exchange, outcome=o) for o in OUTCOMES}
+    return found
+
+
+def bill(page: Page) -> Response:
+    """GET /exchanges/ID/bill: where a bill is pasted."""
+    return _compared(page)
+
+
+def compare(page: Page) -> Response:
+    """POST /exchanges/ID/bill: what it charges against what the books say."""
+    text = page.form.get("bill", "")
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".csv", newline="") as file:
+            file.write(text)
+            file.flush()
+            outcome = reconcile(page.services.reports.books, page.ref, Path(file.name))
+    except BillError as error:
+        return _compared(page, text, refused=str(error))
+    except SQLAlchemyError:
+        raise ApiError(503, "books", "the ledger's books can't be read yet; start the ledger") from None
+    return _compared(page, text, outcome)
+
+
+def _compared(page: Page, text: str = "", outcome: Outcome | None = None, refused: str = "") -> Response:
+    page.person.require(READ, ALL)
+    one = library.get(page.services.catalog, page.person, "exchange", page.ref)
+    differences = (outcome.differences if outcome else [])[:_SHOWN]
+    values: dict[str, Any] = {"one": one, "text": text, "outcome": outcome, "differences": differences}
+    return page.show("bill.html", 422 if refused else 200, refused=refused, **values)
 
 
 def _balances(page: Page, kind: int) -> dict[int, dict[str, int]]:
