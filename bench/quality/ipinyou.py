@@ -11,7 +11,7 @@ nothing beforehand, no prices and no values, and hears only what was spent and w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,44 +85,50 @@ def bid(stream: Stream, c: int) -> I64:
 
 @nb.njit(cache=True)
 def stretch(value: F64, price: I64, multiplier: F64, left: I64, bids: I64, spend: F64, wins: F64) -> None:
-    """Bid on some auctions for one line item per budget: ``multiplier``, ``left``, ``spend``, ``wins`` are [budgets],
-    ``bids`` int64[budgets, n]; all but the first are filled or added to.
+    """Bid on auctions [streams, n] for a line item per stream and budget: ``multiplier``, ``left``, ``spend``, ``wins``
+    [streams * budgets]; fills ``bids`` int64[streams * budgets, n], takes from ``left`` and adds to the last two.
     """
+    budgets = len(multiplier) // len(value)
     for k in range(len(multiplier)):
-        for i in range(len(value)):
-            bid = min(int(min(multiplier[k] * value[i], HIGHEST_BID)), left[k])
+        s = k // budgets
+        for i in range(value.shape[1]):
+            bid = min(int(min(multiplier[k] * value[s, i], HIGHEST_BID)), left[k])
             bids[k, i] = bid
-            if bid > 0 and bid >= price[i]:
-                left[k] -= price[i]
-                spend[k] += price[i]
+            if bid > 0 and bid >= price[s, i]:
+                left[k] -= price[s, i]
+                spend[k] += price[s, i]
                 wins[k] += 1.0
 
 
-def bid_as_the_ledger_paces(stream: Stream) -> I64:
-    """The bids int64[len(BUDGETS), n] on a stream of one even line item per budget, an episode being its flight."""
-    value, n, lines = stream.pctr * stream.click_worth, len(stream.price), len(BUDGETS)
-    budget = np.array([stream.budget(c) for c in BUDGETS])
+def bids_as_the_ledger_paces(streams: Sequence[Stream]) -> list[I64]:
+    """Per stream the bids int64[len(BUDGETS), n] of one even line item per budget, an episode being its flight."""
+    n, lines = max(len(stream.price) for stream in streams), len(streams) * len(BUDGETS)
+    value, price = np.zeros((len(streams), n)), np.zeros((len(streams), n), np.int64)
+    for row, stream in enumerate(streams):  # behind a stream's end nothing is worth a bid
+        value[row, : len(stream.price)], price[row, : len(stream.price)] = (
+            stream.pctr * stream.click_worth,
+            stream.price,
+        )
+    budget = np.array([stream.budget(c) for stream in streams for c in BUDGETS])
     bids = np.zeros((lines, n), np.int64)
     pacing, everyone, left = Pacing.fresh(lines), np.ones(lines, bool), budget.copy()
     spend, wins = np.zeros((2, lines))
-    plans = None
-    for at in range(0, n, REPLAN):
-        now_s = BEGIN_S + STEP_S * at / REPLAN
-        able = left > 0
-        if at % EPISODE == 0:
-            end_s = now_s + STEP_S * EPISODE / REPLAN
-            plans = Plans(
-                np.full(lines, now_s), np.full(lines, end_s), budget.astype(np.float64), np.full(lines, EVEN, np.int8),
-                np.full(lines, CEILING), np.full(lines, np.inf), np.ones(lines),
-            )  # fmt: skip
-            pacing.replan(everyone, now_s)
-            left, able = budget.copy(), everyone
-        assert plans is not None
-        step = pacing.step(plans, now_s, STEP_S, (budget - left).astype(np.float64), spend, wins, able)
-        part = slice(at, at + REPLAN)
-        spend, wins = np.zeros((2, lines))
-        stretch(value[part], stream.price[part], np.exp(step.log_m), left, bids[:, part], spend, wins)
-    return bids
+    for episode in range(0, n, EPISODE):
+        begin_s = BEGIN_S + STEP_S * episode / REPLAN
+        plans = Plans(
+            np.full(lines, begin_s), np.full(lines, begin_s + STEP_S * EPISODE / REPLAN), budget.astype(np.float64),
+            np.full(lines, EVEN, np.int8), np.full(lines, CEILING), np.full(lines, np.inf), np.ones(lines),
+        )  # fmt: skip
+        pacing.replan(everyone, begin_s)
+        left = budget.copy()
+        for at in range(episode, min(episode + EPISODE, n), REPLAN):
+            able = everyone if at == episode else left > 0
+            now_s = BEGIN_S + STEP_S * at / REPLAN
+            step = pacing.step(plans, now_s, STEP_S, (budget - left).astype(np.float64), spend, wins, able)
+            part = slice(at, min(at + REPLAN, episode + EPISODE))
+            spend, wins = np.zeros((2, lines))
+            stretch(value[:, part], price[:, part], np.exp(step.log_m), left, bids[:, part], spend, wins)
+    return [part[:, : len(s.price)] for part, s in zip(np.split(bids, len(streams)), streams, strict=True)]
 
 
 def episodes(stream: Stream, bids: I64, amount: npt.NDArray[Any]) -> F64:
@@ -147,7 +153,7 @@ def measure(data: Path, row: Callable[[dict[str, Any]], None], page: Page) -> bo
     held = True
     table: list[list[object]] = []
     series: dict[str, list[float]] = {name: [] for name in ("ours", "as the ledger paces", STATIC, "truthful")}
-    by_ledger = [bid_as_the_ledger_paces(stream) for stream in streams]
+    by_ledger = bids_as_the_ledger_paces(streams)
     for k, c in enumerate(BUDGETS):
         ours, spent, hindsight, truthful, ledger = [], [], [], [], []
         for stream, paced in zip(streams, by_ledger, strict=True):

@@ -163,7 +163,7 @@ class Pacing:
         short = self.planned(plans, now_s) - spent
         price = np.maximum(self.response.price, 1.0)
         patience = np.clip(_CATCH_UP_WINS * price / np.maximum(plan_rate, 1e-9), _CATCH_UP_S, 24 * _CATCH_UP_S)
-        patience = np.minimum(patience, np.maximum(left_s / 3.0, STEP_S))
+        patience = np.minimum(patience, np.maximum(left_s, STEP_S))
         rate = plan_rate + short / patience
         last = left_s < 2 * _CATCH_UP_S  # at the end what is left is what counts
         surge = np.where(last, 10.0, _SURGE)

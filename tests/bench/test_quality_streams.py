@@ -36,7 +36,7 @@ def test_another_future_leaves_past_bids_as_they_were(known: int) -> None:
     stream = made_up()
     other = with_other_future(stream, known, known)
     for bid in (
-        lambda s: ipinyou.bid(s, 8), lambda s: ipinyou.bid_as_the_ledger_paces(s)[2], firstprice.bid,
+        lambda s: ipinyou.bid(s, 8), lambda s: ipinyou.bids_as_the_ledger_paces([s])[0][2], firstprice.bid,
         lambda s: firstprice.bid(s, reports_price=True),
     ):  # fmt: skip
         before, after = bid(stream), bid(other)
@@ -63,10 +63,16 @@ def test_no_episode_overspends_and_hardly_any_money_is_left(c: int) -> None:
 
 def test_the_ledgers_pacing_overspends_no_episode_and_hardly_leaves_money() -> None:
     stream = made_up(n=20 * EPISODE)
-    for c, bids in zip(BUDGETS, ipinyou.bid_as_the_ledger_paces(stream), strict=True):
+    for c, bids in zip(BUDGETS, ipinyou.bids_as_the_ledger_paces([stream])[0], strict=True):
         spent = ipinyou.episodes(stream, bids, stream.price)
         assert spent.max() <= stream.budget(c)
         assert spent.mean() >= 0.95 * stream.budget(c)
+
+
+def test_a_stream_is_paced_alike_alone_and_beside_a_longer_one() -> None:
+    short, long = made_up(n=3 * EPISODE), made_up(seed=4, n=5 * EPISODE)
+    alone, beside = ipinyou.bids_as_the_ledger_paces([short])[0], ipinyou.bids_as_the_ledger_paces([short, long])[0]
+    np.testing.assert_array_equal(alone, beside)
 
 
 def test_replanning_buys_more_value_than_the_best_fixed_multiplier_in_hindsight() -> None:
