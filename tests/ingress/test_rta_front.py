@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import httpx
@@ -87,6 +89,25 @@ def test_a_fault_of_the_engine_is_a_default_answer(served: Served, caplog: pytes
 def test_a_body_that_is_too_large_gets_the_default(served: Served) -> None:
     answer = post(served, b"x" * 70_000)
     assert (answer.status_code, answer.content) == (200, b"default ")
+
+
+def test_past_the_limit_everybody_gets_the_default_at_once_with_status_200(served: Served) -> None:
+    waiting = [socket.create_connection(("127.0.0.1", served.front.port)) for _ in range(2)]
+    for sock in waiting:  # the limit is 2: both places are taken by requests whose bodies are still to come
+        sock.sendall(b"POST /rta/tencent HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n")
+    until = time.monotonic() + 20
+    while len(served.front.reading) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    for _ in range(3):
+        answer = post(served, b"who")
+        assert (answer.status_code, answer.content) == (200, b"default who")
+    for sock in waiting:
+        sock.sendall(b"who")
+    for sock in waiting:
+        assert b"yes who" in sock.recv(4096)
+        sock.close()
+    assert post(served, b"who").content == b"yes who"
 
 
 def test_only_platforms_are_answered(served: Served) -> None:
