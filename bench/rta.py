@@ -53,6 +53,7 @@ TOO_MANY = 192
 SEED = 20_260_107
 KIND = "application/x-protobuf"
 PATIENCE_S = 0.06
+OK, BAR_MS = 200, 10.0
 DEFAULT_BYTES = 24  # an id of 20 bytes, the code, nothing else
 
 
@@ -137,11 +138,17 @@ def start(config: Config) -> tuple[Server, str]:
 
 
 def from_send_ms(load: HttpLoad) -> dict[str, float]:
-    """Latency from the moment each request was sent, milliseconds."""
+    """Latency of what was answered, from the moment each request was sent, milliseconds."""
     times = load.runner.times
-    done = times[DONE] > 0
-    each = (times[DONE] - times[SENT])[done] / 1e6
-    return {"p50": float(np.percentile(each, 50)), "p99": float(np.percentile(each, 99)), "max": float(each.max())}
+    answered = (load.runner.facts[0] == OK) & (times[DONE] > 0)
+    each = (times[DONE] - times[SENT])[answered] / 1e6
+    late = float((each > BAR_MS).sum())
+    return {
+        "p50": float(np.median(each)),
+        "p99": float(np.percentile(each, 99)),
+        "max": float(each.max()),
+        "late": late,
+    }
 
 
 def overload(address: tuple[str, int], requests: list[Request], rate: float, seconds: float) -> dict[str, Any]:
@@ -152,13 +159,12 @@ def overload(address: tuple[str, int], requests: list[Request], rate: float, sec
     sent = from_send_ms(load)
     status, size = load.runner.facts[0], load.runner.facts[1]
     given_up = int((status == UNSENT).sum())
-    answered = load.runner.times[DONE][status == 200] - load.runner.times[SENT][status == 200]
     load.close()
     return {
         "offered": 3 * rate, "seconds": seconds, "given_up": given_up, "sent": len(status) - given_up,
         "statuses": {code: n for code, n in window.statuses.items() if code != UNSENT},
-        "defaults": int(((status == 200) & (size == DEFAULT_BYTES)).sum()), "per_s": window.answered_per_s,
-        "over_10_ms": int((answered > 10e6).sum()), "from_send_ms": sent,
+        "defaults": int(((status == OK) & (size == DEFAULT_BYTES)).sum()), "per_s": window.answered_per_s,
+        "from_send_ms": sent,
         "generator_gap_ms": round(window.longest_gap_ms, 1),
     }  # fmt: skip
 
@@ -236,7 +242,7 @@ def show(row: dict[str, Any], console: Console) -> None:
         ("errors and timeouts", "0", str(row["errors"]), row["errors"] == 0),
         ("3x overload: all 200", "yes", f"{over['statuses']}, {over['defaults']:,} of them the default; "
          f"{over['given_up']:,} never sent", all_200),
-        ("3x overload: slowest from its sending", "10 ms", f"{times['max']:.1f} ms ({over['over_10_ms']} over 10 ms; "
+        ("3x overload: slowest from its sending", "10 ms", f"{times['max']:.1f} ms ({times['late']:.0f} over 10 ms; "
          f"p50 {times['p50']:.1f}, p99 {times['p99']:.1f} ms)", times["max"] <= 10),
     ):  # fmt: skip
         table.add_row(what, bar, measured, "ok" if ok else "missed")

@@ -1,4 +1,4 @@
-"""`dsp ledger explain` and `reconcile`: the books, checked against themselves and against exchanges' bills."""
+"""`dsp ledger explain`, `reconcile`, `costs`: the books checked, also against bills, and platforms' costs booked."""
 
 from __future__ import annotations
 
@@ -102,3 +102,45 @@ def reconcile(
         )
     if out.differences:
         raise typer.Exit(_DIFFERENT)
+
+
+def costs(
+    context: typer.Context,
+    platform: Annotated[str, typer.Argument(help="The platform's exchange, as in rta.platforms.")],
+    report: Annotated[Path, typer.Argument(metavar="FILE", help="Its cost report: CSV, a row per day and strategy.")],
+    column: Annotated[
+        list[str] | None, typer.Option(help="OURS=THEIRS, where the file calls date, strategy, cost else.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be booked.")] = False,
+) -> None:
+    """Book what a media platform bills for its own auctions as spend. The same report twice is booked once."""
+    config = config_of(context)
+    from dsp.catalog.publish import current_path
+    from dsp.catalog.snapshot import Snapshot
+    from dsp.cli.ledger import order
+    from dsp.ledger.costs import due, rates_of, read_costs
+    from dsp.ledger.reader import open_reader
+    from dsp.ledger.reconcile import BillError
+
+    known = next((each for each in config.rta.platforms if each.exchange == platform), None)
+    path = current_path(config)
+    if known is None:
+        fail(f"rta.platforms has no exchange {platform!r}")
+    if path is None:
+        fail("there is no catalog snapshot yet: run `dsp catalog publish`")
+    pairs = {ours: theirs for ours, _, theirs in (text.partition("=") for text in column or ())}
+    snapshot = Snapshot.load(path)
+    exchange = next((int(x["id"]) for x in snapshot.meta["exchanges"] if x["name"] == platform), 0)
+    with refusing(ValueError, BillError):
+        rates = rates_of(snapshot, known.currency)
+        names = {str(number): number for number in rates} | {item.id: item.line_item for item in known.strategies}
+        with open_reader(config) as engine:
+            found = due(engine, platform, exchange, known.currency, read_costs(report, pairs), names, rates)
+    for each in found:
+        if not dry_run:
+            order(config, {"type": "adjust", "adjustment": list(each)})
+        sign = "" if each.kind == "platform_cost" else "-"
+        print(f"{'would book' if dry_run else 'booked'} {sign}{each.micros / 1e6:.6f} on line item {each.line_item}: "
+              f"{each.key.split('/')[2]}, {each.note}")  # fmt: skip
+    if not found:
+        print("nothing to book: the books have all of it")

@@ -1,7 +1,8 @@
-"""Money that people move, not notices: payments in, credit notes, make-goods, clawbacks, disputes settled.
+"""Money that people move, not notices: payments in, credit notes, make-goods, clawbacks, disputes settled, and what
+media platforms bill that run the auction themselves.
 
 Each is one ordinary entry (and its margin), made once per key. What gives a line item its spend back reopens its
-budget by as much.
+budget by as much; what a platform bills is spent like any other cost.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ KINDS = {  # kind -> (what is debited, what is credited, what it is)
     "clawback": (PAYABLE, LINE_ITEM, "an exchange takes back its charge for invalid traffic"),
     "dispute_won": (PAYABLE, DISPUTE, "an exchange drops what it charged beyond reservations"),
     "dispute_lost": (HOUSE, DISPUTE, "we pay what an exchange charged beyond reservations"),
+    "platform_cost": (LINE_ITEM, PAYABLE, "a media platform bills what it delivered for a line item on its own"),
 }
 NUMBERS = {kind: number for number, kind in enumerate(KINDS, 1)}
 

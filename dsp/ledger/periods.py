@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 ALL_TIME = 0
 HOURS = 1 << 24
-_EPOCH_DAY = datetime(1970, 1, 1).toordinal()
+EPOCH_DAY = datetime(1970, 1, 1).toordinal()
 _HOUR_MS = 3_600_000
 
 
@@ -31,7 +31,7 @@ def period_text(period: int) -> str:
     """A period for people: "2026-03-01", "2026-03-01 hour 14", or "all time"."""
     if period == ALL_TIME:
         return "all time"
-    day = datetime.fromordinal(_EPOCH_DAY + day_of(period)).date().isoformat()
+    day = datetime.fromordinal(EPOCH_DAY + day_of(period)).date().isoformat()
     return day if period < HOURS else f"{day} hour {(period - HOURS) & 31}"
 
 
@@ -55,6 +55,6 @@ class Zone:
         self._from_ms = begun_ms + hour * _HOUR_MS
         self._until_ms = min(self._from_ms + _HOUR_MS, tomorrow.astimezone(UTC).timestamp() * 1000)
         before = self.day, self.hour
-        day = local.toordinal() - _EPOCH_DAY
+        day = local.toordinal() - EPOCH_DAY
         self.day, self.hour = max(self.day, day), max(self.hour, HOURS + (day << 5 | hour))
         return before != (self.day, self.hour)

@@ -116,9 +116,9 @@ def _rows(reader: csv.DictReader[str], named: Mapping[str, str], keys: Sequence[
         line = reader.line_num
         impressions = _whole(row.get(named.get("impressions", ""), "1") or "1", "impressions", line)
         if "amount" in named:
-            micros = _micros(row[named["amount"]], named["amount"], line)
+            micros = micros_of(row[named["amount"]], named["amount"], line)
         else:
-            micros = math.floor(_micros(row[named["cpm"]], named["cpm"], line) * impressions / 1000 + 0.5)
+            micros = math.floor(micros_of(row[named["cpm"]], named["cpm"], line) * impressions / 1000 + 0.5)
         yield _Row(tuple(_key(name, row[named[name]], line) for name in keys), impressions, micros)
 
 
@@ -142,7 +142,8 @@ def _whole(text: str, name: str, line: int) -> int:
     return int(text)
 
 
-def _micros(text: str | None, name: str, line: int) -> int:
+def micros_of(text: str | None, name: str, line: int) -> int:
+    """An amount in micros. Raises `BillError` with line and column."""
     try:
         value = float((text or "").replace(",", ""))
     except ValueError:

@@ -133,6 +133,24 @@ def test_a_clawback_reopens_the_budget_and_returns_its_margin(world):
     audit(world.books.journal.engine)
 
 
+def test_what_a_platform_bills_is_spend_with_its_margin_and_survives_a_restart(disk_world):
+    world = disk_world
+    world.adopt(plan(margin_ppm=100_000, budget=Budget(11 * BID)))
+    day = START_MS // 86_400_000 - 1
+    assert adjust(world, "bill 1", "platform_cost", 4 * BID, line_item=1, exchange=7, period=day)
+    assert not adjust(world, "bill 1", "platform_cost", 4 * BID, line_item=1, exchange=7, period=day)
+    assert adjust(world, "bill 2", "clawback", BID, line_item=1, exchange=7, period=day)
+    for _ in range(2):
+        assert world.books.spend(1) == 3.3 * BID
+        assert world.books.balance(MARGIN, 1) == -0.3 * BID
+        assert world.books.balance(PAYABLE, 7) == -3 * BID
+        world.books.check()
+        audit(world.books.journal.engine)
+        world.restart()
+    world.adopt(plan(margin_ppm=100_000, budget=Budget(11 * BID)))
+    assert len(run(world, world.worker(), 60)) == 7  # of ten, three are the platform's
+
+
 def test_a_make_good_is_delivered_at_our_cost(world):
     world.adopt(plan(budget=Budget(4 * BID)))
     slices = world.worker()
