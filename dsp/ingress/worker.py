@@ -108,7 +108,7 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     decider: Decider | None = pkgutil.resolve_name(engine)(config, metrics, f"{kind}{slot}", stopping)
     if decider is None:
         return
-    if kind != "rta":
+    if kind not in ENGINES:
         rehearse(kind, partial(open_front, kind), config, decider)
     poll(decider)
     collector = _Collector()
