@@ -115,7 +115,7 @@ def costs(
 ) -> None:
     """Book what a media platform bills for its own auctions as spend. The same report twice is booked once."""
     config = config_of(context)
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot
     from dsp.cli.ledger import order
     from dsp.ledger.costs import due, rates_of, read_costs

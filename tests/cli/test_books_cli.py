@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import dsp.catalog
 from dsp.base.config import Config
 from dsp.base.token import TOKEN, Signer
+from dsp.catalog.current import current_path
 from dsp.catalog.publish import catalog_path, publish
 from dsp.catalog.snapshot import Snapshot
 from dsp.catalog.store import apply_file, open_catalog
@@ -175,3 +176,19 @@ def test_a_bill_that_cannot_be_read_names_line_and_column(
     result = run("ledger", "reconcile", 1, bill(tmp_path, text))
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_platforms_cost_report_is_planned_by_its_strategies(data_dir: Path, tmp_path: Path) -> None:
+    name = str(Snapshot.load(current_path(Config(data_dir=str(data_dir)))).meta["exchanges"][0]["name"])  # type: ignore[arg-type]
+    settings = tmp_path / "settings.yaml"
+    platform = {"exchange": name, "currency": "USD", "strategies": [{"id": "loans", "line_item": 1}]}
+    settings.write_text(json.dumps({"data_dir": str(data_dir), "rta": {"platforms": [platform]}}))
+    file = bill(tmp_path, "date,strategy,cost\n2026-09-20,loans,1.5\n2026-09-20,loans,2\n2026-09-21,1,0.25\n")
+    runner = CliRunner()
+    result = runner.invoke(app, ["--config", str(settings), "ledger", "costs", name, str(file), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "would book 3.500000 on line item 1: 2026-09-20, 3.500000 USD reported" in result.stdout
+    assert "would book 0.250000 on line item 1: 2026-09-21" in result.stdout
+    result = runner.invoke(app, ["--config", str(settings), "ledger", "costs", "nobody", str(file)])
+    assert result.exit_code != 0
+    assert "rta.platforms has no exchange 'nobody'" in result.output
