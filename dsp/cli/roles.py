@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import partial
 
 import typer
 
+from dsp.base.config import load_config
 from dsp.base.logs import logger, start_logging
 from dsp.cli.edge import config_of, end_with_parent, refusing
 
@@ -14,14 +16,14 @@ log = logger(__name__)
 
 
 def bidder(context: typer.Context) -> None:
-    """Run the bidder: HTTP and gRPC workers, /metrics. SIGTERM drains, SIGHUP restarts workers one by one."""
+    """Run the bidder: HTTP and gRPC workers, /metrics. SIGTERM drains, SIGHUP takes new settings, worker by worker."""
     config = config_of(context)
     end_with_parent()
     from dsp.ingress.supervisor import run_bidder
 
     start_logging(config.logs, "bidder")
     with refusing():
-        raise typer.Exit(run_bidder(config))
+        raise typer.Exit(run_bidder(config, partial(load_config, context.find_root().obj)))
 
 
 def publisher(context: typer.Context) -> None:

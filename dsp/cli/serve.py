@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dsp.base.config import Config
+from dsp.base.config import Config, ConfigError, load_config
 from dsp.base.logs import logger, start_logging
+from dsp.base.reload import changes
 from dsp.cli.console import console_address, sign_in_link
 from dsp.cli.edge import PARENT, config_of, refusing, write_config
 
@@ -37,7 +40,7 @@ def serve(
 
     with refusing(CatalogError, ModelError):
         first_start(config, example)
-        Serving(config).run()
+        Serving(config, partial(load_config, context.find_root().obj)).run()
 
 
 def first_start(config: Config, example: bool) -> None:
@@ -70,14 +73,15 @@ def first_start(config: Config, example: bool) -> None:
 class Serving:
     """The roles as child processes: started in order, restarted when they die, ended in reverse."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, read_config: Callable[[], Config] | None = None) -> None:
         self._config = config
+        self._read_config = read_config or (lambda: config)
         self._file = write_config(config, config.path("run", "serve.settings.json"))
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._due_s: dict[str, float] = {}
         self._begun_s: dict[str, float] = {}
         self._wait_s: dict[str, float] = {}
-        self._stopping = False
+        self._stopping = self._asked = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -86,6 +90,7 @@ class Serving:
         start_logging(self._config.logs, "serve")
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGHUP, self._ask)
         for role in ("ledger", "bidder", "model follow", "console", RETAIN):
             self._start(role)
         bidder, ledger = self._config.bidder, self._config.ledger
@@ -99,6 +104,9 @@ class Serving:
             while not self._stopping:
                 time.sleep(TICK_S)
                 self._tend()
+                if self._asked:
+                    self._asked = False
+                    self._reload()
                 publish_if_changed(self._config)
         finally:
             for role in (
@@ -112,6 +120,25 @@ class Serving:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def _reload(self) -> None:
+        """Hand the configuration, read again, to the bidder; the other roles take theirs when they start."""
+        try:
+            config = self._read_config()
+        except ConfigError as error:
+            log.error("the configuration is not valid; the old one stays", why=str(error))
+            return
+        changed = list(changes(self._config, config))
+        log.info("configuration read again; ledger, console and model take theirs when they start", changed=changed)
+        if "data_dir" in changed:
+            log.error("data_dir waits for a restart; the old configuration stays")
+            return
+        write_config(config, self._file)
+        if self._children["bidder"].poll() is None:
+            self._children["bidder"].send_signal(signal.SIGHUP)
 
     def _start(self, role: str) -> None:
         command = [sys.executable, "-m", "dsp.cli.main", "--config", str(self._file), *role.split()]

@@ -23,7 +23,7 @@ def shaping(
     config = config_of(context)
     from dsp.bidder.plan import Plan
     from dsp.bidder.shaped import shaping_report
-    from dsp.catalog.publish import current_path
+    from dsp.catalog.current import current_path
     from dsp.catalog.snapshot import Snapshot, SnapshotError
 
     with refusing(SnapshotError):

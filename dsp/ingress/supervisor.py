@@ -1,9 +1,11 @@
 """The bidder role: starts the workers, restarts those that die, replaces them one by one, adds up their metrics.
 
-Signals: SIGTERM and SIGINT drain every worker and end; SIGHUP is a rolling restart: for each worker a new one starts
-and is ready before the old one drains, so the port is never without a listener. A worker is known by its slot: a
-number that its metrics file carries, free again when it has ended. A worker that dies is started again after a wait
-that doubles up to BACK_OFF_MAX_S while it keeps dying.
+Signals: SIGTERM and SIGINT drain every worker and end; SIGHUP reads the configuration again and is a rolling restart:
+for each worker a new one starts and is ready before the old one drains, so the port is never without a listener. A
+configuration that can't be read changes nothing; settings in `dsp.base.reload.BIDDER_FIXED` wait for a restart.
+
+A worker is known by its slot: a number that its metrics file carries, free again when it has ended. A worker that dies
+is started again after a wait that doubles up to BACK_OFF_MAX_S while it keeps dying.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from dsp.base.config import Config
+from dsp.base.config import Config, ConfigError
 from dsp.base.logs import logger
 from dsp.base.metrics import Metrics, clear_gauges
+from dsp.base.reload import BIDDER_FIXED, reloaded
 from dsp.ingress.metrics_http import MetricsServer
 from dsp.ingress.worker import ENGINE
 
@@ -49,8 +52,16 @@ class Worker:
 class Supervisor:
     """See the module. `run` blocks until a signal ends the role."""
 
-    def __init__(self, config: Config, engine: str = ENGINE, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: str = ENGINE,
+        clock_s: Callable[[], float] = time.monotonic,
+        read_config: Callable[[], Config] | None = None,
+    ) -> None:
+        """``read_config`` reads the configuration anew; it may raise `ConfigError`."""
         self._config = config
+        self._read_config = read_config
         self._engine = engine
         self._clock_s = clock_s
         self._run = config.path("run")
@@ -87,7 +98,8 @@ class Supervisor:
                 self._tend()
                 if self._rolling:
                     self._rolling = False
-                    self._replace_all()
+                    if self._reload():
+                        self._replace_all()
         finally:
             self._end_all()
             metrics.close()
@@ -112,6 +124,22 @@ class Supervisor:
 
     def _roll(self, *_: object) -> None:
         self._rolling = True
+
+    def _reload(self) -> bool:
+        """Read the configuration again, for the workers to come; False where it is not one."""
+        if self._read_config is None:
+            return True
+        try:
+            config, taken, waiting = reloaded(self._config, self._read_config(), BIDDER_FIXED)
+        except ConfigError as error:
+            log.error("the configuration is not valid; the old one stays and no worker is replaced", why=str(error))
+            return False
+        if waiting:
+            log.warning("these settings wait for a restart of the role", settings=waiting)
+        log.info("configuration read again", changed=taken)
+        self._config = config
+        self._settings.write_bytes(msgspec.json.encode(config))
+        return True
 
     def _path(self, worker: Worker, suffix: str) -> Path:
         return self._run / f"bidder-{worker.kind}-{worker.slot}.{suffix}"
@@ -198,6 +226,6 @@ class Supervisor:
             worker.process.wait()
 
 
-def run_bidder(config: Config) -> int:
-    """The bidder role in this process, blocking; its exit status."""
-    return Supervisor(config).run()
+def run_bidder(config: Config, read_config: Callable[[], Config] | None = None) -> int:
+    """The bidder role in this process, blocking; its exit status. ``read_config``: see `Supervisor`."""
+    return Supervisor(config, read_config=read_config).run()

@@ -25,7 +25,10 @@ import sys
 from pathlib import Path
 from dsp.base.config import load_config
 from dsp.ingress.supervisor import Supervisor
-sys.exit(Supervisor(load_config(Path(sys.argv[1])), "fake_engine:open_engine").run())
+from dsp.base.logs import start_logging
+read = lambda: load_config(Path(sys.argv[1]))
+start_logging(read().logs, "bidder")
+sys.exit(Supervisor(read(), "fake_engine:open_engine", read_config=read).run())
 """
 
 
@@ -54,14 +57,20 @@ class Role:
         self.url, self.metrics_url = f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}"
         self.grpc_address = f"127.0.0.1:{grpc_port}"
         settings = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port, "drain_s": 4.0}
-        file = directory / "config.yaml"
+        self.file = file = directory / "config.yaml"
         file.write_text(json.dumps({"data_dir": str(directory), "bidder": {**settings, **bidder}}))
         path = os.pathsep.join([str(HERE), str(Path(dsp.__file__).parents[1])])
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ROLE, str(file)],
-            env={**os.environ, "PYTHONPATH": path, "DSP_DATA_DIR": str(directory)},
-        )
+        self.log = directory / "stderr"
+        with self.log.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", ROLE, str(file)],
+                env={**os.environ, "PYTHONPATH": path, "DSP_DATA_DIR": str(directory)},
+                stderr=stderr,
+            )
         until(self.ready)
+
+    def said(self) -> str:
+        return self.log.read_text()
 
     def ready(self) -> bool:
         assert self.process.poll() is None, "the supervisor ended"
@@ -206,3 +215,34 @@ def test_workers_end_when_their_supervisor_is_killed(start: Callable[..., Role])
     role.process.kill()
     role.process.wait(30)
     until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_sighup_takes_new_settings_and_a_bad_file_changes_nothing(start: Callable[..., Role]) -> None:
+    role = start(http_workers=1, grpc_workers=0, drain_s=2.0)
+    settings = role.directory / "run" / "bidder.settings.json"
+    config, before = json.loads(role.file.read_text()), role.pids()
+
+    def hup(text: str) -> None:
+        role.file.write_text(text)
+        os.kill(role.process.pid, signal.SIGHUP)
+
+    port = config["bidder"]["http_port"]
+    config["bidder"] |= {"queue_delay_ms": 7.5, "http_port": port + 1}
+    hup(json.dumps(config))
+    until(lambda: len(role.pids()) == 1 and role.pids() != before)
+    taken = json.loads(settings.read_text())["bidder"]
+    assert taken["queue_delay_ms"] == 7.5
+    assert taken["http_port"] == port  # waits for a restart
+    until(role.ready)
+    assert role.bid() == 200
+
+    assert "wait for a restart" in role.said()
+    assert "bidder.http_port" in role.said()
+
+    now, written = role.pids(), settings.stat().st_mtime_ns
+    hup("bidder: {queue_delay_ms: soon}")
+    until(lambda: "the old one stays" in role.said())
+    assert "$.bidder.queue_delay_ms" in role.said()
+    assert role.pids() == now
+    assert settings.stat().st_mtime_ns == written
+    assert role.bid() == 200
