@@ -24,7 +24,7 @@ import numpy as np
 from rich.progress import track
 from sqlalchemy import Connection, Engine, select
 
-from bench import console_obey
+from bench import console_interactive, console_load, console_obey
 from bench.machine import facts
 from dsp.base.config import Config
 from dsp.catalog import tables
@@ -166,6 +166,10 @@ def asked(start: str) -> dict[str, str]:
         "page campaign": "/campaigns/3",
         "page line item": "/line-items/77",
         "page new campaign": "/campaigns/new",
+        "page why": "/line-items/77/why",
+        "page creatives": "/creatives",
+        "page audiences": "/audiences",
+        "page exchanges": "/exchanges",
         "page changes": "/changes",
         "page reports": "/reports",
     }
@@ -219,9 +223,10 @@ async def _measure(
 
 
 def main(args: list[str]) -> int:
-    """Build, measure, print; 1 where the bar is missed. ``obey``: another bench (`bench.console_obey`)."""
-    if args[:1] == ["obey"]:
-        return console_obey.main(args[1:])
+    """Build, measure, print; 1 where the bar is missed. ``obey``, ``load``, ``interactive``: other benches."""
+    others = {"obey": console_obey.main, "load": console_load.main, "interactive": console_interactive.main}
+    if args[:1] and args[0] in others:
+        return others[args[0]](args[1:])
     parser = argparse.ArgumentParser(prog="python -m bench console", description=__doc__)
     parser.add_argument("--days", type=int, default=90)
     parser.add_argument("--turns", type=int, default=5)

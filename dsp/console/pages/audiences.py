@@ -17,6 +17,7 @@ from dsp.console.models import LibraryQuery
 from dsp.console.pages.page import Page
 
 _MOST = 500
+_LINES = 100  # line items that keep people out, by name
 _OVERLAPS = 12  # the largest segments, each with each
 _NAMES = msgspec.json.Decoder(tuple[str, ...]).decode
 
@@ -56,7 +57,7 @@ def _suppressed(page: Page) -> list[tuple[int, str, tuple[str, ...]]]:
     """Line items that keep some people out: (id, name, of whom)."""
     li, mine = tables.line_item.c, page.person.advertisers(READ)
     wanted = select(li.id, li.name, li.suppress).select_from(tables.line_item.join(tables.campaign))
-    wanted = wanted.where(li.suppress != "[]", li.status != "archived").order_by(li.name).limit(_MOST)
+    wanted = wanted.where(li.suppress != "[]", li.status != "archived").order_by(li.name).limit(_LINES)
     if mine is not None:
         wanted = wanted.where(tables.campaign.c.advertiser_id.in_(mine))
     with page.services.catalog.engine.connect() as connection:

@@ -54,8 +54,8 @@ def why(page: Page) -> Response:
         row = browse.read(connection, "line_item", [page.ref])[page.ref]
         campaign = browse.read(connection, "campaign", [row.campaign_id])[row.campaign_id]
     day = browse.today()
-    recent = browse.figures(page.services, page.person, "line_item", day - 6, day + 1)
-    now = browse.figures(page.services, page.person, "line_item", day, day)
+    recent = browse.figures(page.services, page.person, "line_item", day - 6, day + 1, [page.ref])
+    now = browse.figures(page.services, page.person, "line_item", day, day, [page.ref])
     row = browse.with_figures(row, recent, now)
     return page.show("why.html", one=one, row=row, checks=_checks(page, one, row, campaign))
 
@@ -85,8 +85,10 @@ def _checks(page: Page, one: dict[str, Any], row: Row, campaign: Row) -> list[Ch
         (row, "line_item", "it has", here),
         (campaign, "campaign", "its campaign has", above),
     ):
-        spent = browse.figures(page.services, page.person, kind, 0, day + 1).get(of.id, NOTHING)["spend_micros"]
-        today = browse.figures(page.services, page.person, kind, day, day).get(of.id, NOTHING)["spend_micros"]
+        spent = browse.figures(page.services, page.person, kind, 0, day + 1, [of.id]).get(of.id, NOTHING)[
+            "spend_micros"
+        ]
+        today = browse.figures(page.services, page.person, kind, day, day, [of.id]).get(of.id, NOTHING)["spend_micros"]
         if of.total is not None:
             found.append(Check(spent < of.total * _MARGIN, f"{words} budget left", "Raise the total budget.", where))
         if of.daily is not None:

@@ -1,0 +1,161 @@
+"""Whether the console under load costs bidders anything: CPU per bid request and p99, console busy against idle.
+
+`python -m bench console load`. The system of `dsp demo` runs, the bidder on a core of its own as in a pod of its own.
+Windows with and without load on the console take turns (ABBA); the load asks for pages and reports, one after the
+other, as fast as they come. Per pair of windows the ratio busy over idle; reported with a 95 % interval by bootstrap,
+against ± 5 %. One JSON line, appended to ``bench/results/console_load.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import msgspec
+import numpy as np
+
+from bench.console_live import LiveSystem
+from bench.machine import facts
+from dsp.base.scrape import Scrape, fetch
+from dsp.console.access import ALL, Identity
+from dsp.console.edge import COOKIE
+from dsp.console.services import open_services
+
+RESULTS = Path(__file__).parent / "results" / "console_load.jsonl"
+PATHS = ("/", "/campaigns", "/line-items", "/reports?by=line_item&daily=true", "/creatives", "/exchanges", "/changes")
+BAR = 0.05
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all below it."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(p for child in children for p in tree(int(child)))]
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Seconds of CPU that they have had, user and system."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS
+
+
+def pin(pids: list[int], cpus: set[int]) -> None:
+    """Keep every thread of them on these cores."""
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), cpus)
+
+
+class Load:
+    """A thread that asks the console for pages while ``busy`` is set."""
+
+    def __init__(self, system: LiveSystem) -> None:
+        services = open_services(system.config)
+        services.accounts.add_user(
+            Identity(0, "setup", {ALL: "owner"}), "load@bench.example", "a password for a bench", {ALL: "owner"}
+        )
+        self._cookie = services.accounts.sign_in("load@bench.example", "a password for a bench", "", "bench")
+        services.catalog.engine.dispose()
+        self._base, self.busy, self.answers = system.console, threading.Event(), 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load")
+        self._thread.start()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._base, cookies={COOKIE: self._cookie}, timeout=30) as client:
+            number = 0
+            while not self._stopping.is_set():
+                if not self.busy.wait(0.1):
+                    continue
+                answer = client.get(PATHS[number % len(PATHS)])
+                assert answer.status_code == 200, answer.text
+                self.answers += 1
+                number += 1
+
+    def stop(self) -> None:
+        """End it."""
+        self._stopping.set()
+        self._thread.join()
+
+
+def window(system: LiveSystem, pids: list[int], seconds: float) -> tuple[float, float]:
+    """(CPU microseconds per bid request, p99 in microseconds) of the bidder during so many seconds."""
+
+    def now() -> tuple[float, Scrape]:
+        return cpu_s(pids), Scrape(fetch("127.0.0.1", system.config.bidder.metrics_port))
+
+    cpu, before = now()
+    time.sleep(seconds)
+    later, after = now()
+    asked = after.sum("dsp_bid_requests_total") - before.sum("dsp_bid_requests_total")
+    edges = after.buckets("dsp_request_seconds")
+    earlier = dict(before.buckets("dsp_request_seconds"))
+    counts = [(edge, n - earlier.get(edge, 0.0)) for edge, n in edges]
+    return (later - cpu) / max(asked, 1) * 1e6, between(counts, 0.99) * 1e6
+
+
+def between(counts: list[tuple[float, float]], q: float) -> float:
+    """The quantile of a histogram (upper edge, observations up to it), by lines between its edges."""
+    wanted, low, below = q * counts[-1][1], 0.0, 0.0
+    for edge, n in counts:
+        if n >= wanted:
+            return low + (edge - low) * (wanted - below) / max(n - below, 1e-9) if np.isfinite(edge) else low
+        low, below = edge, n
+    return low
+
+
+def interval(ratios: list[float], seed: int = 1) -> tuple[float, float, float]:
+    """Median of the ratios and its 95 % interval."""
+    draws = np.random.default_rng(seed).choice(ratios, (4000, len(ratios)))
+    low, high = np.percentile(np.median(draws, 1), (2.5, 97.5))
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def main(args: list[str]) -> int:
+    """Run it; 1 where an interval leaves ± 5 %."""
+    parser = argparse.ArgumentParser(prog="python -m bench console load", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--window", type=float, default=4.0, help="seconds")
+    parser.add_argument("--rate", type=float, default=250.0, help="bid requests a second")
+    options = parser.parse_args(args)
+    ratios: dict[str, list[float]] = {"cpu": [], "p99": []}
+    with tempfile.TemporaryDirectory() as directory, LiveSystem(Path(directory), options.rate) as system:
+        bidder = next(role for role in system.roles.running if role.name == "bidder").process.pid
+        pids = tree(bidder)
+        others = [os.getpid(), *(p for r in system.roles.running if r.name != "bidder" for p in tree(r.process.pid))]
+        if (os.cpu_count() or 1) > 1:
+            pin(pids, {0})
+            pin(others, set(range(1, os.cpu_count() or 2)))
+        load = Load(system)
+        try:
+            time.sleep(4.0)
+            for number in range(options.pairs):
+                found = {}
+                for busy in (False, True) if number % 2 else (True, False):
+                    (load.busy.set if busy else load.busy.clear)()
+                    time.sleep(0.5)
+                    found[busy] = window(system, pids, options.window)
+                for name, one, other in zip(ratios, found[True], found[False], strict=True):
+                    ratios[name].append(one / other)
+        finally:
+            load.stop()
+    line: dict[str, object] = {"bench": "console load", "pairs": options.pairs, "pages": load.answers}
+    worst = 0.0
+    for name, values in ratios.items():
+        middle, low, high = interval(values)
+        line[name] = {"ratio": round(middle, 4), "low": round(low, 4), "high": round(high, 4)}
+        worst = max(worst, 1 - low, high - 1)
+    print(json.dumps(line))
+    with RESULTS.open("a") as file:
+        file.write(json.dumps({**line, "time": int(time.time()), "machine": msgspec.to_builtins(facts())}) + "\n")
+    print(f"the intervals leave 1 by {worst:.1%} at most; the bar is {BAR:.0%}")
+    return 1 if worst > BAR else 0
