@@ -92,6 +92,9 @@ def retain(
             found = keep_in_time(config, time.time(), dry=dry)
         if every:
             log.info("kept in time", **found)
+            turn = config.path("run", "retain.turn")  # by which a probe sees that it turns
+            turn.parent.mkdir(parents=True, exist_ok=True)
+            turn.touch()
             time.sleep(every)
             continue
         if as_json:
