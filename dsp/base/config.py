@@ -56,6 +56,24 @@ class ShapingConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     memory_s: Annotated[float, msgspec.Meta(gt=0)] = 900.0  # what was seen so long ago counts a third
 
 
+class SystemConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """What an exchange is called in ads.txt."""
+
+    exchange: str  # the catalog's name for it
+    domain: str
+
+
+class SupplyConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Supply quality: what files below ``supply/`` keep us from buying (`dsp.bidder.supply`)."""
+
+    reload_s: float = 60.0  # how often they are looked at
+    systems: tuple[SystemConfig, ...] = ()  # ad systems of exchanges; without one its ads.txt lines aren't checked
+    require_ads_txt: bool = False  # whether a site or app whose ads.txt we don't have is refused, too
+    complete_chain: bool = False  # whether a supply chain that says it is incomplete is refused
+    least_viewability: float = 0.3  # share of a placement's impressions that are in view
+    most_fraud: float = 0.5  # share of them that is held to be no person's
+
+
 class PartnerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """How a mobile measurement partner's postbacks read (`dsp.ledger.partners`): its names of parameters and events."""
 
@@ -211,6 +229,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     seed: int = 1  # of the example's people and of training
     bidder: BidderConfig = BidderConfig()
     shaping: ShapingConfig = ShapingConfig()
+    supply: SupplyConfig = SupplyConfig()
     ledger: LedgerConfig = LedgerConfig()
     audience: AudienceConfig = AudienceConfig()
     console: ConsoleConfig = ConsoleConfig()

@@ -55,6 +55,7 @@ RTA_OUTCOMES = ("accept", "refuse", "unknown", "ping", "test", "bad", "shed", "f
 ARTF_OUTCOMES = ("proposed", "nothing", "bad", "shed", "late", "failed")
 ARTF_INTENTS = ("segments", "activate_deals", "suppress_deals", "bid_shade")
 SHAPED = ("refused", "explored")
+SUPPLY = ("proxy_ip", "incomplete_chain", "no_ads_txt", "ads_txt", "unlisted_seller", "fraud", "viewability")
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other", "hurried")
@@ -138,6 +139,12 @@ DEFINITIONS: tuple[Definition, ...] = (
         "counter",
         "Cost of processing saved with the refused, CPM micro-dollars.",
         (("exchange", EXCHANGES),),
+    ),
+    Definition(
+        "dsp_supply_refused_total",
+        "counter",
+        "Requests refused for the quality of their supply.",
+        (("exchange", EXCHANGES), ("reason", SUPPLY)),
     ),
     Definition("dsp_bad_requests_total", "counter", "Requests refused as malformed.", (("reason", BAD_REASONS),)),
     Definition("dsp_shed_total", "counter", "Requests refused for lack of room or rate.", (("reason", SHED_REASONS),)),

@@ -52,6 +52,7 @@ from dsp.bidder.rollout import Loaded, Rollout
 from dsp.bidder.sample import RequestSample
 from dsp.bidder.shape import Shaping
 from dsp.bidder.slices import Slices
+from dsp.bidder.supply import Supply
 from dsp.bidder.target import target
 from dsp.bidder.tokens import write_tokens
 from dsp.bidder.warm import warm_bodies
@@ -134,6 +135,7 @@ class Engine:
         self._corrected_ns = 0  # stamp of the correction in use
         self._sample: RequestSample | None = None
         self.shaping: Shaping | None = None  # of traffic, when asked for
+        self.supply = Supply(config)
         self._use_metrics(metrics)
         self._attach(snapshot)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
@@ -195,6 +197,7 @@ class Engine:
         self._m_ghosts = m.counter("dsp_ghost_bids_total").reshape(1)
         self._m_worth = m.counter("dsp_bid_surplus_micros_total")
         self._m_bad = m.counter("dsp_bad_requests_total")
+        self._m_supply = m.counter("dsp_supply_refused_total")
         self._m_shed = m.counter("dsp_shed_total")
         self._m_consent = m.counter("dsp_consent_total")
         self._m_profiles = m.counter("dsp_profiles_total")
@@ -216,6 +219,7 @@ class Engine:
         self.encoder = Encoder(plan, self.signer)
         self.slices.attach(plan.ids)
         self._consent.attach(plan.exchange_names)
+        self.supply.attach(list(plan.exchange_names))
         self._live_at_ns = 0
         self._apply_correction()
         self.metrics.gauge("dsp_snapshot_version")[...] = snapshot.version
@@ -349,6 +353,7 @@ class Engine:
             n, batch.req, batch.pool, batch.text, work.arrived_ns, now_ns, plan.ex_i, self._qps_share,
             work.tokens, work.tokens_ns, plan.cur_hash, TIER1_KEYS, TIER1_VALUES, MIN_LEFT_US, q,
         )  # fmt: skip
+        self.supply.check(n, batch, q, self._m_supply)
         shaping = self.shaping
         if shaping is not None:
             learn = slices.live(now_ns) and bool(plan.live.any())
@@ -561,6 +566,7 @@ class Engine:
     def poll(self) -> None:
         """Swap in a newer snapshot or model, if there is one; called between batches from the engine's thread."""
         self.slices.refresh(time.monotonic_ns())  # an idle worker returns what it does not need
+        self.supply.poll(time.monotonic_ns())
         self._count_store()
         if self._sample is not None:
             total, now_ns = int(self._m_requests.sum()), time.monotonic_ns()

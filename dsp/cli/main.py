@@ -28,6 +28,7 @@ from dsp.cli import (
     roles,
     serve,
     shaping,
+    supply,
     top,
     train,
 )
@@ -58,6 +59,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(experiment.app, name="experiment")
 app.command("report")(report.report)
 app.command("shaping")(shaping.shaping)
+app.command("supply")(supply.supply)
 ledger.app.command("explain")(books.explain)
 ledger.app.command("reconcile")(books.reconcile)
 ledger.app.command("costs")(books.costs)

@@ -41,6 +41,8 @@ NBR_FREQUENCY_CAP = 510
 NBR_NOT_READY = 511
 NBR_HELD_OUT = 512
 NBR_NOT_WORTH = 513
+NBR_VIEWABILITY = 514
+NBR_UNLISTED_SELLER = 515
 
 NBR_TEXT: dict[int, str] = {
     NBR_UNKNOWN: "unknown",
@@ -74,6 +76,8 @@ NBR_TEXT: dict[int, str] = {
     NBR_FREQUENCY_CAP: "frequency cap met",
     NBR_NOT_READY: "not ready",
     NBR_HELD_OUT: "held out by an experiment",
+    NBR_VIEWABILITY: "placement seldom in view",
+    NBR_UNLISTED_SELLER: "seller not in the exchange's sellers.json",
     NBR_NOT_WORTH: "such requests are not worth processing",
 }
 

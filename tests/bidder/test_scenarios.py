@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -16,7 +18,7 @@ from dsp.audience.identity import KIND_BUYERUID, KIND_IFA, identity_key, load_pe
 from dsp.audience.lmdb_store import open_profiles, profiles_path
 from dsp.audience.lmdb_writer import LmdbWriter
 from dsp.audience.profile import MAX_SEGMENTS, PROFILE
-from dsp.base.config import BidderConfig, Config
+from dsp.base.config import BidderConfig, Config, SupplyConfig
 from dsp.base.metrics import Metrics
 from dsp.base.token import Signer
 from dsp.bidder.answer import BAD, BID
@@ -113,11 +115,22 @@ class Stage:
                 writer.write(record, np.frombuffer(b"".join(keys), np.uint8).reshape(1, len(keys), 16))
         return Config(data_dir=str(root))
 
+    def supplied(self, scenario: dict[str, Any]) -> Config:
+        """The configuration with the scenario's files below ``supply`` and its settings of them."""
+        directory = self.config.path("supply")
+        shutil.rmtree(directory, ignore_errors=True)
+        for name, text in scenario.get("supply", {}).items():
+            file = directory / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        settings = msgspec.convert(scenario.get("supply_settings", {}), SupplyConfig)
+        return msgspec.structs.replace(self.config, supply=settings)
+
     def engine(self, scenario: dict[str, Any]) -> Engine:
         now = dt.datetime.fromisoformat(scenario["now"])
         snapshot = self.snapshot(scenario["catalog"], now.timestamp())
         return Engine.open(
-            self.config,
+            self.supplied(scenario),
             snapshot=snapshot,
             store=open_profiles(self.people(scenario["person"])),
             scorer=self.scorer,
