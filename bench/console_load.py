@@ -87,8 +87,8 @@ class Load:
         self._thread.join()
 
 
-def window(system: LiveSystem, pids: list[int], seconds: float) -> tuple[float, float]:
-    """(CPU microseconds per bid request, p99 in microseconds) of the bidder during so many seconds."""
+def window(system: LiveSystem, pids: list[int], seconds: float) -> tuple[float, float, float]:
+    """(CPU microseconds per bid request, p99 in microseconds, bid requests) of the bidder during so many seconds."""
 
     def now() -> tuple[float, Scrape]:
         return cpu_s(pids), Scrape(fetch("127.0.0.1", system.config.bidder.metrics_port))
@@ -100,7 +100,7 @@ def window(system: LiveSystem, pids: list[int], seconds: float) -> tuple[float, 
     edges = after.buckets("dsp_request_seconds")
     earlier = dict(before.buckets("dsp_request_seconds"))
     counts = [(edge, n - earlier.get(edge, 0.0)) for edge, n in edges]
-    return (later - cpu) / max(asked, 1) * 1e6, between(counts, 0.99) * 1e6
+    return (later - cpu) / max(asked, 1) * 1e6, between(counts, 0.99) * 1e6, asked
 
 
 def between(counts: list[tuple[float, float]], q: float) -> float:
@@ -127,7 +127,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--window", type=float, default=4.0, help="seconds")
     parser.add_argument("--rate", type=float, default=250.0, help="bid requests a second")
     options = parser.parse_args(args)
-    ratios: dict[str, list[float]] = {"cpu": [], "p99": []}
+    ratios: dict[str, list[float]] = {"cpu": [], "p99": [], "requests": []}
     with tempfile.TemporaryDirectory() as directory, LiveSystem(Path(directory), options.rate) as system:
         bidder = next(role for role in system.roles.running if role.name == "bidder").process.pid
         pids = tree(bidder)
