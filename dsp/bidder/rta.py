@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Self
 
@@ -160,8 +160,10 @@ class RtaEngine:
         self._ads: I64 = np.zeros((MAX_BATCH, wire.MAX_ADS, wire.AD_WIDTH), np.int64)
         self._req: I64 = np.zeros((MAX_BATCH, R_WIDTH), np.int64)
         self._none: I64 = np.zeros(1, np.int64)
-        self._out: U8 = np.zeros((MAX_BATCH, ANSWER_BYTES), np.uint8)
-        self._length: I64 = np.zeros(MAX_BATCH, np.int64)
+        self._out: U8 = np.zeros(MAX_BATCH * ANSWER_BYTES, np.uint8)
+        self._answered: I64 = np.zeros(MAX_BATCH, np.int64)  # where each answer ends
+        self._wants: I64 = np.zeros((MAX_BATCH, MAX_STRATEGIES), np.int64)
+        self._wanting: I64 = np.zeros(MAX_BATCH, np.int64)
         self._ends: I64 = np.zeros(MAX_BATCH, np.int64)
         self._heads = np.zeros(5, np.float32)
         self._price: I64 = np.zeros((MAX_STRATEGIES, 2), np.int64)
@@ -223,6 +225,10 @@ class RtaEngine:
         """The bearer token it must send; "" when it needs none."""
         return self.platforms[platform].token
 
+    def callers_of(self, platform: int) -> tuple[str, Sequence[str]]:
+        """The header that names its certificate ("name: value", "" for none) and the networks it calls from."""
+        return self.plan.exchange_callers[self.platforms[platform].exchange]
+
     def default_answer(self, platform: int, body: bytes, outcome: int = O_SHED) -> bytes:
         """What a request gets that isn't decided: its id, where it comes first as it should, and the default code."""
         known = self.platforms[platform]
@@ -239,15 +245,17 @@ class RtaEngine:
             ]
         t0 = time.perf_counter_ns()
         n, known, work, plan, slices = len(bodies), self.platforms[platform], self.work, self.plan, self.slices
-        if any(len(body) > MAX_BODY_BYTES for body in bodies):
+        sizes = list(map(len, bodies))
+        if max(sizes, default=0) > MAX_BODY_BYTES:
             bodies = [body if len(body) <= MAX_BODY_BYTES else b"\xff" for body in bodies]
+            sizes = list(map(len, bodies))
         now_ns, now_s = time.monotonic_ns(), self.clock() // 1_000_000_000
         slices.refresh(now_ns)
         if now_ns - self._live_at_ns > REFRESH_NS:
             plan.refresh_live(now_s, slices.available, slices.multiplier)
             self._live_at_ns = now_ns
         text = np.frombuffer(bytearray(b"".join([*bodies, b"\0"])), np.uint8)
-        self._ends[:n] = list(accumulate(map(len, bodies)))
+        self._ends[:n] = list(accumulate(sizes))
         asked, q = self._asked, work.q
         wire.decode_rta(text, self._ends, n, asked, self._exps, self._ads)
         rta_requests(n, asked, known.settings, now_s, self._req, q, work.bits, work.ctx)
@@ -267,23 +275,22 @@ class RtaEngine:
         rows = rta_candidates(
             n, q, work.found, work.profiles, work.states.rows, work.states.known, work.matched, work.some,
             known.strategies, plan.li_i, work.ctx,
-            self._row_of, work.cand_imp, work.cand_li,
+            self._row_of, self._wants, self._wanting, work.cand_imp, work.cand_li,
         )  # fmt: skip
         build_features(self.scorer.rows, rows, work.cand_imp, work.cand_li, work.ctx, work.profiles, plan.lines)
         p = self.scorer.run(rows)
         rta_answers(
             n, asked, self._exps, self._ads, text, known.settings, known.experiments, known.strategies, known.targets,
-            work.matched, work.some, work.found, work.profiles, work.states.rows, work.states.known,
-            self._row_of, p, self._factor, plan.li_i, plan.li_v,
+            work.found, work.profiles, work.states.rows, work.states.known,
+            self._row_of, self._wants, self._wanting, p, self._factor, plan.li_i, plan.li_v,
             known.hundredths, slices.multiplier, self._mean, (now_s & 0x7FFFFFFF) << 24 | self._tag & 0xFFFF00,
-            self._heads, self._price, self._weight, self._f, self._f.view(np.int32), self._out, self._length,
+            self._heads, self._price, self._weight, self._f, self._f.view(np.int32), self._out, self._answered,
             self._counted[known.exchange], self._accepts[known.exchange : known.exchange + 1],
         )  # fmt: skip
         self._tag += 256
-        answers = [
-            self._out[i, :length].tobytes() if length >= 0 else known.default
-            for i, length in enumerate(self._length[:n].tolist())
-        ]
+        ends = self._answered[:n].tolist()
+        said = self._out[: ends[-1]].tobytes()
+        answers = [said[start:end] or known.default for start, end in pairwise([0, *ends])]
         self._batches.observe_size(n)
         self._seconds.observe_ns(0, time.perf_counter_ns() - t0)
         return answers

@@ -151,26 +151,31 @@ def _barred(r: int, line: I64, found: I64, profiles: U8, states: U8, known: I64)
 def rta_candidates(
     n: int, q: I64, found: I64, profiles: U8, states: U8, known: I64, matched: U64, some: I64, strategies: I64,
     li_i: I64, ctx: I64,
-    row_of: I64, cand_imp: I32, cand_li: I32,
+    row_of: I64, wants: I64, wanting: I64, cand_imp: I32, cand_li: I32,
 ) -> int:  # fmt: skip
-    """One candidate row per request and group with a strategy that wants it; ``row_of`` int64[n, groups], -1 none."""
+    """One candidate row per request and group with a strategy that wants it; ``row_of`` int64[n, groups], -1 none.
+
+    ``wants`` int64[n, S] gets the strategies that want the request, ``wanting`` int64[n] how many they are.
+    """
     count = 0
     for r in range(n):
         row_of[r] = -1
+        wanting[r] = 0
         q[r, Q_FOUND] = found[r]
         ctx[r, CTX_PROFILE] = r if found[r] != 0 else -1
         if q[r, Q_NBR] != GO:
             continue
         for s in range(strategies.shape[0]):
             li, group = strategies[s, S_LI], strategies[s, S_GROUP]
-            if row_of[r, group] >= 0 or not _wanted(r, li, matched, some):
+            if not _wanted(r, li, matched, some) or _barred(r, li_i[li], found, profiles, states, known):
                 continue
-            if _barred(r, li_i[li], found, profiles, states, known):
-                continue
-            row_of[r, group] = count
-            cand_imp[count] = r
-            cand_li[count] = li
-            count += 1
+            wants[r, wanting[r]] = s
+            wanting[r] += 1
+            if row_of[r, group] < 0:
+                row_of[r, group] = count
+                cand_imp[count] = r
+                cand_li[count] = li
+                count += 1
     return count
 
 
@@ -258,28 +263,31 @@ def _same(text: U8, off: int, target: U8, length: int) -> bool:
 @kernel
 def rta_answers(
     n: int, asked: I64, exps: I64, ads: I64, text: U8, platform: I64, experiments: I64, strategies: I64, targets: U8,
-    matched: U64, some: I64, found: I64, profiles: U8, states: U8, known: I64, row_of: I64, p: F32,
+    found: I64, profiles: U8, states: U8, known: I64, row_of: I64, wants: I64, wanting: I64, p: F32,
     factor: F32, li_i: I64, li_v: F64, hundredths: F64,
     multiplier: F64, mean: F64, first_tag: int, heads: F32, price: I64, weight: F64, f: F32, f_bits: I32, out: U8,
-    length: I64, counted: I64, accepts: I64,
+    ends: I64, counted: I64, accepts: I64,
 ) -> None:  # fmt: skip
-    """Write the RtaResponse of each request to ``out[r]`` uint8[ANSWER_BYTES], its length to ``length[r]``.
+    """Write the RtaResponses one after the other to ``out`` uint8[n * ANSWER_BYTES], that of r up to ``ends[r]``.
 
-    ``p`` float32[rows, 5], their odds times ``factor`` float32[L,
+    What can't be read gets none. ``p`` float32[rows, 5], their odds times ``factor`` float32[L,
     5]; ``hundredths`` float64[L]: of the platform's currency per unit of the line item's;
     ``experiments`` int64[m, 2] (exp_id, arm); ``mean`` float64[L] running means of a click's worth, updated but for
     tests; ``counted`` int64[outcomes] and ``accepts`` int64[1] are added to. ``heads`` float32[5], ``price``
     int64[S, 2], ``weight`` float64[S], ``f`` float32[1] with its view ``f_bits`` are scratch.
     """
+    at = 0
+    weight[: strategies.shape[0]] = -1.0
     for r in range(n):
-        at = _put_bytes(out[r], 0, 1, text, asked[r, A_ID_OFF], asked[r, A_ID_LEN]) if asked[r, A_ID_LEN] > 0 else 0
         if asked[r, A_STATUS] != 0:
             counted[O_BAD] += 1
-            length[r] = -1
+            ends[r] = at
             continue
+        if asked[r, A_ID_LEN] > 0:
+            at = _put_bytes(out, at, 1, text, asked[r, A_ID_OFF], asked[r, A_ID_LEN])
         if asked[r, A_PING] != 0:
             counted[O_PING] += 1
-            length[r] = _put_number(out[r], at, 2, 0)
+            at = ends[r] = _put_number(out, at, 2, 0)
             continue
         arm = BY_MODEL
         for e in range(asked[r, A_EXPS]):
@@ -287,14 +295,10 @@ def rta_answers(
                 if arm == BY_MODEL and exps[r, e] == experiments[m, 0]:
                     arm = experiments[m, 1]
         taken = 0
-        for s in range(strategies.shape[0]):
-            weight[s] = -1.0
+        for w in range(wanting[r] if arm != BY_REFUSE else 0):
+            s = wants[r, w]
             li = strategies[s, S_LI]
             row = row_of[r, strategies[s, S_GROUP]]
-            if row < 0 or arm == BY_REFUSE or not _wanted(r, li, matched, some):
-                continue
-            if _barred(r, li_i[li], found, profiles, states, known):
-                continue
             for k in range(5):
                 heads[k] = p[row, k]
             heads[0] = np.float32(1.0)
@@ -318,8 +322,9 @@ def rta_answers(
             price[s, 0] = min(max(np.int64(min(worth, 1e9)), platform[PL_MIN_PRICE]), platform[PL_MAX_CPC])
             due = action * multiplier[li] * hundredths[li]
             price[s, 1] = min(max(np.int64(min(due, 1e9)), np.int64(1)), platform[PL_MAX_CPA])
+            wants[r, taken] = s  # from here on those that take it
             taken += 1
-        at = _put_number(out[r], at, 2, 0 if taken > 0 else REFUSED_CODE)
+        at = _put_number(out, at, 2, 0 if taken > 0 else REFUSED_CODE)
         cache = platform[PL_CACHE_REFUSE]
         outcome = O_REFUSE
         if taken > 0:
@@ -332,16 +337,16 @@ def rta_answers(
                 if stage in (_IN_APPLICATION, _REGISTERED):
                     cache = platform[PL_CACHE_FRESH]
         if cache > 0:
-            at = _put_number(out[r], at, 7, cache)
-        for s in range(strategies.shape[0]):
-            if weight[s] > 0.0:
-                at = _put_bytes(out[r], at, 10, targets[s], 0, strategies[s, S_TARGET_LEN])
+            at = _put_number(out, at, 7, cache)
+        for w in range(taken):
+            s = wants[r, w]
+            at = _put_bytes(out, at, 10, targets[s], 0, strategies[s, S_TARGET_LEN])
         tag = (first_tag + r) << 8 | arm
-        for s in range(strategies.shape[0]):
-            if weight[s] > 0.0:
-                row = row_of[r, strategies[s, S_GROUP]]
-                pcvr = moved(p[row, 1], factor[strategies[s, S_LI], 1])
-                at = _put_target(out[r], at, strategies[s], targets[s], price[s], weight[s], pcvr, tag, f, f_bits)
+        for w in range(taken):
+            s = wants[r, w]
+            row = row_of[r, strategies[s, S_GROUP]]
+            pcvr = moved(p[row, 1], factor[strategies[s, S_LI], 1])
+            at = _put_target(out, at, strategies[s], targets[s], price[s], weight[s], pcvr, tag, f, f_bits)
         if asked[r, A_ADLIST] != 0:
             for a in range(asked[r, A_ADS]):
                 ad = ads[r, a]
@@ -349,11 +354,13 @@ def rta_answers(
                     size = strategies[s, S_TARGET_LEN]
                     if ad[AD_TARGET_LEN] == size and _same(text, ad[AD_TARGET_OFF], targets[s], size):
                         at = _put_ad(
-                            out[r], at, ad[AD_GROUP], weight[s] > 0.0, strategies[s, S_ANSWER], price[s], weight[s], f,
+                            out, at, ad[AD_GROUP], weight[s] > 0.0, strategies[s, S_ANSWER], price[s], weight[s], f,
                             f_bits,
                         )  # fmt: skip
                         break
-        length[r] = at
+        for w in range(taken):
+            weight[wants[r, w]] = -1.0
+        ends[r] = at
         if asked[r, A_TEST] != 0:
             counted[O_TEST] += 1
         else:

@@ -22,6 +22,14 @@ class HeadersOf(Protocol):
         """One header, None without it."""
 
 
+class Caller(Protocol):
+    """Who is at the other end of a connection."""
+
+    @property
+    def client(self) -> str:
+        """Its "address:port"."""
+
+
 class Access:
     """What one exchange must show; `refusal` tells what is missing."""
 
@@ -33,11 +41,11 @@ class Access:
         self._seen: set[tuple[str | None, str | None, str]] = set()
         self.asks = bool(token or client_header or ips)
 
-    def refusal(self, headers: HeadersOf, client: str) -> str:
-        """What is wrong, "" if nothing; ``client`` is "address:port" of the connection."""
+    def refusal(self, headers: HeadersOf, caller: Caller) -> str:
+        """What is wrong, "" if nothing."""
         given = headers.get("authorization") if self._token else None
         certificate = headers.get(self._name) if self._name else None
-        address = self._address(headers, client) if self._networks else ""
+        address = self._address(headers, caller) if self._networks else ""
         shown = (given, certificate, address)
         if shown in self._seen:
             return ""
@@ -51,11 +59,11 @@ class Access:
             self._seen.add(shown)
         return ""
 
-    def _address(self, headers: HeadersOf, client: str) -> str:
+    def _address(self, headers: HeadersOf, caller: Caller) -> str:
         """Who calls: what the nearest proxy says, where there is one, since all before it can be made up."""
         if self._address_header:
             return (headers.get(self._address_header) or "").rpartition(",")[2].strip()
-        return client.rpartition(":")[0].strip("[]")
+        return caller.client.rpartition(":")[0].strip("[]")
 
     def _inside(self, text: str) -> bool:
         try:

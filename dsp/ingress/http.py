@@ -130,7 +130,7 @@ class HttpFront:
             self._count_bad(UNKNOWN_EXCHANGE, "bad", "unknown_exchange")
             self._turn_away(proto, length, 404, error_headers(f"no exchange named {scope.path[5:]}"))
             return
-        if access is not None and (refusal := access.refusal(headers, scope.client)):
+        if access is not None and (refusal := access.refusal(headers, scope)):
             self._count(exchange, "unauthorized")
             self._turn_away(proto, length, 401, error_headers(refusal, ("www-authenticate", "Bearer")))
             return

@@ -21,7 +21,8 @@ from typing import Protocol
 from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.metrics import RTA_OUTCOMES
-from dsp.ingress.http_rules import Headers, error_headers, shows_token
+from dsp.ingress.access import Access
+from dsp.ingress.http_rules import Headers, error_headers
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
 
 log = logger(__name__)
@@ -52,6 +53,10 @@ class RtaDecider(Protocol):
     def token_of(self, platform: int) -> str:
         """The bearer token it must send, "" for none."""
 
+    def callers_of(self, platform: int) -> tuple[str, Sequence[str]]:
+        """The header that names its certificate ("name: value", "" for none) and the networks it calls from."""
+        ...
+
     def poll(self) -> None:
         """Swap in a new snapshot or model."""
 
@@ -62,18 +67,19 @@ class RtaFront:
     def __init__(self, engine: RtaDecider, config: Config) -> None:
         self.engine = engine
         self._limit = config.rta.queue_limit
+        self._client_ip_header = config.bidder.client_ip_header
         self._poll_ns = int(config.bidder.snapshot_poll_s * 1e9)
         self._drain_ns = int(config.bidder.drain_s * 1e9)
         self._pending: dict[int, tuple[list[Exchange], list[bytes]]] = {}  # by platform
         self._waiting = 0
         self.reading: dict[Exchange, tuple[Body, int]] = {}
         self._newest: Exchange | None = None
-        self._routes: dict[str, tuple[int, str]] = {}
+        self._routes: dict[str, tuple[int, Access | None]] = {}
         self._lock = threading.Lock()
         self._draining = False
         self._batches = 0
         self._polled_ns = 0
-        self._last_ns = time.monotonic_ns()
+        self._last_ns = self._now_ns = time.monotonic_ns()  # the latter as of the last tick
         self._server = RsgiServer(self._arrive, config.rta.host, config.rta.port, 4096)
         self.port = self._server.port
         self._server.start()
@@ -85,31 +91,34 @@ class RtaFront:
             if route is None:
                 self._other(scope, proto)
                 return
-        platform, token = route
+        platform, access = route
         headers = scope.headers
-        length = headers.get("content-length")
-        if token and not shows_token(headers.get("authorization"), token):
-            proto.response_empty(401, error_headers("this platform needs authorization: Bearer <token>"))
+        if access is not None and (refusal := access.refusal(headers, scope)):
+            proto.response_empty(401, error_headers(refusal, ("www-authenticate", "Bearer")))
             return
-        if scope.method != "POST" or length is None or len(length) > 5 or int(length) > BODY_BYTES:
+        length = headers.get("content-length")
+        if length is None or len(length) > 5 or int(length) > BODY_BYTES or scope.method != "POST":
             proto.response_bytes(200, HEADERS, self.engine.default_answer(platform, b"", O_BAD))
             return
         body = proto()
-        full = len(self.reading) + self._waiting >= self._limit
-        self.reading[proto] = (body, time.monotonic_ns())
+        reading = self.reading
+        full = len(reading) + self._waiting >= self._limit
+        reading[proto] = (body, self._now_ns)
         if full:
             body.add_done_callback(partial(self._shed, proto, platform))
         else:
             self._newest = proto
             body.add_done_callback(partial(self._read, proto, platform))
 
-    def _route(self, path: str) -> tuple[int, str] | None:
+    def _route(self, path: str) -> tuple[int, Access | None] | None:
         if not path.startswith("/rta/"):
             return None
         platform = self.engine.platform_of(path[5:])
         if platform < 0:
             return None
-        route = self._routes[path] = platform, self.engine.token_of(platform)
+        header, ips = self.engine.callers_of(platform)
+        access = Access(self.engine.token_of(platform), header, ips, self._client_ip_header)
+        route = self._routes[path] = platform, access if access.asks else None
         return route
 
     def _other(self, scope: Scope, proto: Exchange) -> None:
@@ -122,21 +131,19 @@ class RtaFront:
 
     def _shed(self, proto: Exchange, platform: int, body: Body, context: object = None) -> None:
         self.reading.pop(proto, None)
-        raw = self._bytes(proto, platform, body)
-        if raw is not None:
-            proto.response_bytes(200, HEADERS, self.engine.default_answer(platform, raw, O_SHED))
-
-    def _bytes(self, proto: Exchange, platform: int, body: Body) -> bytes | None:
         try:
-            return body.result()
-        except (Exception, CancelledError):  # the sender is gone, or we gave up on it
-            proto.response_bytes(200, HEADERS, self.engine.default_answer(platform, b"", O_BAD))
-            return None
+            raw, outcome = body.result(), O_SHED
+        except (Exception, CancelledError):
+            raw, outcome = b"", O_BAD
+        proto.response_bytes(200, HEADERS, self.engine.default_answer(platform, raw, outcome))
 
     def _read(self, proto: Exchange, platform: int, body: Body, context: object = None) -> None:
-        self.reading.pop(proto, None)
-        raw = self._bytes(proto, platform, body)
-        if raw is not None:
+        del self.reading[proto]
+        try:
+            raw = body.result()
+        except (Exception, CancelledError):  # the sender is gone, or we gave up on it
+            proto.response_bytes(200, HEADERS, self.engine.default_answer(platform, b"", O_BAD))
+        else:
             pending = self._pending.get(platform)
             if pending is None:
                 pending = self._pending[platform] = ([], [])
@@ -145,15 +152,16 @@ class RtaFront:
             self._waiting += 1
         if proto is self._newest:
             self._newest = None
-        if self._newest is None or self._waiting >= BATCH:
-            with self._lock:
-                self._decide()
+        elif self._newest is not None and self._waiting < BATCH:
+            return
+        with self._lock:
+            self._decide()
 
     def _decide(self) -> None:
         pending, self._pending, self._waiting = self._pending, {}, 0
         if pending:
             self._batches += 1
-            self._last_ns = time.monotonic_ns()
+            self._last_ns = self._now_ns
         for platform, (protos, bodies) in pending.items():
             try:
                 answers = self.engine.decide(platform, bodies)
@@ -181,7 +189,7 @@ class RtaFront:
     def _tick(self) -> None:
         batches = self._batches
         time.sleep(TICK_S)
-        now_ns = time.monotonic_ns()
+        now_ns = self._now_ns = time.monotonic_ns()
         if self._waiting and self._batches == batches:  # the newest body stalls: decide the others
             with self._lock:
                 self._decide()

@@ -1,5 +1,7 @@
 """Who may call as an exchange: token, certificate name, network; each alone and together."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from dsp.ingress.access import Access
@@ -36,12 +38,12 @@ def test_all_that_is_asked_for_must_be_shown(
     access: Access, headers: dict[str, str], client: str, refusal: str
 ) -> None:
     for _ in range(2):  # also when the caller is known
-        said = access.refusal(headers, client)
+        said = access.refusal(headers, SimpleNamespace(client=client))
         assert (refusal in said) if refusal else said == ""
 
 
 def test_who_was_let_in_from_one_address_is_not_from_another() -> None:
     access = Access("t", "", ("10.0.0.0/8",), "")
-    assert access.refusal({"authorization": "Bearer t"}, "10.1.1.1:1") == ""
-    assert access.refusal({"authorization": "Bearer t"}, "12.1.1.1:1")
-    assert access.refusal({"authorization": "Bearer u"}, "10.1.1.1:1")
+    assert access.refusal({"authorization": "Bearer t"}, SimpleNamespace(client="10.1.1.1:1")) == ""
+    assert access.refusal({"authorization": "Bearer t"}, SimpleNamespace(client="12.1.1.1:1"))
+    assert access.refusal({"authorization": "Bearer u"}, SimpleNamespace(client="10.1.1.1:1"))

@@ -35,10 +35,13 @@ class FakeRta:
         return b"default " + body
 
     def platform_of(self, name: str) -> int:
-        return {"tencent": 0, "secret": 1}.get(name, -1)
+        return {"tencent": 0, "secret": 1, "elsewhere": 2}.get(name, -1)
 
     def token_of(self, platform: int) -> str:
         return "s3cret" if platform == 1 else ""
+
+    def callers_of(self, platform: int) -> tuple[str, Sequence[str]]:
+        return "", ("192.0.2.0/24",) if platform == 2 else ()
 
     def poll(self) -> None:
         self.polls += 1
@@ -114,6 +117,8 @@ def test_only_platforms_are_answered(served: Served) -> None:
     assert post(served, b"who", "/rta/nobody").status_code == 404
     assert post(served, b"who", "/rta/secret").status_code == 401
     assert post(served, b"who", "/rta/secret", authorization="Bearer s3cret").content == b"yes who"
+    assert post(served, b"who", "/rta/secret", authorization="Bearer S3cret").status_code == 401
+    assert post(served, b"who", "/rta/elsewhere").status_code == 401
     assert httpx.get(served.url + "/readyz").status_code == 200
 
 
