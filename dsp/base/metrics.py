@@ -55,7 +55,9 @@ RTA_OUTCOMES = ("accept", "refuse", "unknown", "ping", "test", "bad", "shed", "f
 ARTF_OUTCOMES = ("proposed", "nothing", "bad", "shed", "late", "failed")
 ARTF_INTENTS = ("segments", "activate_deals", "suppress_deals", "bid_shade")
 SHAPED = ("refused", "explored")
-SUPPLY = ("proxy_ip", "incomplete_chain", "no_ads_txt", "ads_txt", "unlisted_seller", "fraud", "viewability")
+SUPPLY = (
+    "proxy_ip", "incomplete_chain", "no_ads_txt", "ads_txt", "unlisted_seller", "fraud", "viewability", "blocked_node",
+)  # fmt: skip
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")
 STORE_ERRORS = ("timeout", "unavailable", "corrupt", "other", "hurried")

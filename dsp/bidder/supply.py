@@ -4,7 +4,8 @@ What is known lies in files below ``supply/`` of the data directory, which whoev
 a rule without its file does nothing. They are looked at every ``supply.reload_s`` by a thread of its own and swapped in
 between batches, whole or not at all: a file that can't be read keeps what was there, and is said in the log.
 
-    ip_ranges.txt         networks of data centres and proxies, one CIDR a line (IPv4)     no-bid reason 5
+    ip_ranges.txt         networks of data centres and proxies, one CIDR a line            no-bid reason 5
+    schain_blocked.txt    nodes of supply chains we don't buy through, asi or asi,sid      17
     ads_txt/DOMAIN.txt    the ads.txt or app-ads.txt of a domain, as it was fetched          12, absent: 11 if required
     sellers/EXCHANGE.json the sellers.json of an exchange, by our name for it                515
     placements.csv        property,tagid,viewability,fraud (shares of 1; no tagid: all)      4 fraud, 514 viewability
@@ -15,12 +16,7 @@ Besides, a supply chain that says it is incomplete is refused where ``supply.com
 
 from __future__ import annotations
 
-import csv
-import ipaddress
-import json
 import threading
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +25,11 @@ from dsp.base.config import Config, SupplyConfig
 from dsp.base.kernel import inlined, kernel
 from dsp.base.logs import logger
 from dsp.bidder.gate import GO, Q_NBR
+from dsp.bidder.supply_files import NO_SUPPLY, SupplyError, SupplyTables, load_supply
 from dsp.openrtb.codes import (
     NBR_ADS_TXT_UNAVAILABLE,
     NBR_ADS_TXT_VIOLATION,
+    NBR_BLOCKED_SCHAIN_NODE,
     NBR_INCOMPLETE_SCHAIN,
     NBR_NON_HUMAN,
     NBR_PROXY_IP,
@@ -42,6 +40,7 @@ from dsp.openrtb.columns import (
     CHANNEL_APP,
     I_MEDIA,
     I_TAGID,
+    NODE_WIDTH,
     R_BUNDLE,
     R_CHANNEL,
     R_DOMAIN,
@@ -50,8 +49,12 @@ from dsp.openrtb.columns import (
     R_IMPN,
     R_IP_LEN,
     R_IP_OFF,
+    R_IPV6_LEN,
+    R_IPV6_OFF,
     R_PUBLISHER,
+    R_SCHAIN0,
     R_SCHAIN_COMPLETE,
+    R_SCHAIN_NODES,
     Batch,
 )
 from dsp.openrtb.hashing import hash_combine, hash_text
@@ -61,125 +64,15 @@ log = logger(__name__)
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
+U64 = npt.NDArray[np.uint64]
 
 SUPPLY_REASONS = (
     NBR_PROXY_IP, NBR_INCOMPLETE_SCHAIN, NBR_ADS_TXT_UNAVAILABLE, NBR_ADS_TXT_VIOLATION, NBR_UNLISTED_SELLER,
-    NBR_NON_HUMAN, NBR_VIEWABILITY,
+    NBR_NON_HUMAN, NBR_VIEWABILITY, NBR_BLOCKED_SCHAIN_NODE,
 )  # fmt: skip
-_PROXY, _CHAIN, _NO_ADS_TXT, _ADS_TXT, _SELLER, _FRAUD, _UNSEEN = range(len(SUPPLY_REASONS))
+_PROXY, _CHAIN, _NO_ADS_TXT, _ADS_TXT, _SELLER, _FRAUD, _UNSEEN, _NODE = range(len(SUPPLY_REASONS))
 _REASONS = np.array(SUPPLY_REASONS, np.int64)
 _NONE: I64 = np.zeros(0, np.int64)
-
-
-class SupplyError(Exception):
-    """A file below ``supply/`` that can't be used; says which, and where."""
-
-
-@dataclass(frozen=True)
-class SupplyTables:
-    """What the files say, sorted for look-up. Hashes are `dsp.openrtb.hashing.hash_text`'s.
-
-    ``first`` and ``last`` int64[n]: IPv4 ranges, rising and apart. ``domains`` int64[d]: whose ads.txt we have;
-    ``authorised`` int64[a]: hash of (domain, ad system, seller). ``listed`` int64[e]: hashes of exchanges with a
-    sellers.json; ``sellers`` int64[s]: hash of (exchange, seller). ``placements`` int64[p]: hash of (property, tagid),
-    or the property's alone; ``viewability`` and ``fraud`` float64[p], -1 unknown.
-    """
-
-    first: I64
-    last: I64
-    domains: I64
-    authorised: I64
-    listed: I64
-    sellers: I64
-    placements: I64
-    viewability: F64
-    fraud: F64
-
-    @property
-    def any(self) -> bool:
-        """Whether there is a rule at all."""
-        return bool(len(self.first) or len(self.domains) or len(self.listed) or len(self.placements))
-
-
-NO_SUPPLY = SupplyTables(*(_NONE,) * 7, np.zeros(0), np.zeros(0))
-
-
-def load_supply(directory: Path) -> SupplyTables:
-    """Read every file. Raises `SupplyError` naming file and line."""
-    first, last = _ranges(directory / "ip_ranges.txt")
-    domains, authorised = _ads_txt(directory / "ads_txt")
-    listed, sellers = _sellers(directory / "sellers")
-    return SupplyTables(first, last, domains, authorised, listed, sellers, *_placements(directory / "placements.csv"))
-
-
-def _ranges(path: Path) -> tuple[I64, I64]:
-    networks = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else (), 1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        try:
-            network = ipaddress.ip_network(text, strict=False)
-        except ValueError as error:
-            raise SupplyError(f"{path}:{number}: {error}") from error
-        if isinstance(network, ipaddress.IPv4Network):
-            networks.append(network)
-    merged = list(ipaddress.collapse_addresses(networks))
-    return (
-        np.array([int(n.network_address) for n in merged], np.int64),
-        np.array([int(n.broadcast_address) for n in merged], np.int64),
-    )
-
-
-def _ads_txt(directory: Path) -> tuple[I64, I64]:
-    domains, authorised = [], []
-    for path in sorted(directory.glob("*.txt")):
-        domain = hash_text(path.stem.lower())
-        domains.append(domain)
-        for line in path.read_text(errors="replace").splitlines():
-            fields = [field.strip() for field in line.partition("#")[0].split(",")]
-            if len(fields) >= 3 and fields[0] and fields[1]:
-                authorised.append(_of(domain, _of(hash_text(fields[0].lower()), hash_text(fields[1]))))
-    return _sorted(domains), _sorted(authorised)
-
-
-def _sellers(directory: Path) -> tuple[I64, I64]:
-    listed, sellers = [], []
-    for path in sorted(directory.glob("*.json")):
-        exchange = hash_text(path.stem)
-        try:
-            found = json.loads(path.read_text())["sellers"]
-            sellers += [_of(exchange, hash_text(str(seller["seller_id"]))) for seller in found]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SupplyError(f"{path}: no sellers.json: {error!r}") from error
-        listed.append(exchange)
-    return _sorted(listed), _sorted(sellers)
-
-
-def _placements(path: Path) -> tuple[I64, F64, F64]:
-    rows: dict[int, tuple[float, float]] = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            for number, row in enumerate(csv.DictReader(file), 2):
-                try:
-                    key, tag = hash_text(row["property"].strip()), hash_text((row.get("tagid") or "").strip())
-                    scores = tuple(float(row[name]) if row.get(name) else -1.0 for name in ("viewability", "fraud"))
-                except (KeyError, ValueError, AttributeError) as error:
-                    raise SupplyError(f"{path}:{number}: {error!r}") from error
-                if max(scores) > 1.0:
-                    raise SupplyError(f"{path}:{number}: shares are between 0 and 1, not {max(scores):g}")
-                rows[_of(key, tag) if tag else key] = (scores[0], scores[1])
-    keys = _sorted(list(rows))
-    found = np.array([rows[key] for key in keys.tolist()]).reshape(-1, 2)
-    return keys, found[:, 0].copy(), found[:, 1].copy()
-
-
-def _of(a: int, b: int) -> int:
-    return int(hash_combine(np.int64(a), np.int64(b)))
-
-
-def _sorted(values: list[int]) -> I64:
-    return np.unique(np.array(values, np.int64))
 
 
 @inlined
@@ -225,9 +118,93 @@ def _within(first: I64, last: I64, address: int) -> bool:
     return low > 0 and address <= last[low - 1]
 
 
+@inlined
+def _ipv6(text: U8, off: int, length: int) -> tuple[bool, np.uint64, np.uint64]:
+    """(is one, upper half, lower half) of the address in the text forms of RFC 4291 2.2; a zone (%eth0) is cut off."""
+    group, none, all_bits = np.uint64(16), np.uint64(0), np.uint64(0xFFFF)
+    end, groups, gap, i = off + length, 0, -1, off  # gap: how many groups stand before the "::"
+    for k in range(off, end):
+        if text[k] == 37:
+            end = k
+            break
+    if end - i >= 2 and text[i] == 58 and text[i + 1] == 58:
+        gap, i = 0, i + 2
+    good, high, low, before, before_low = end > off, none, none, none, none
+    while good and i < end:
+        start, value = i, none
+        while i < end and text[i] != 58 and text[i] != 46:
+            c = np.int64(text[i])
+            digit = c - 48 if 48 <= c <= 57 else (c | 32) - 87 if 97 <= c | 32 <= 102 else -1
+            good = good and bool(digit >= 0)
+            value = value << np.uint64(4) | np.uint64(max(digit, 0))
+            i += 1
+        if i == start or groups > 7:
+            good = False
+        elif i < end and text[i] == 46:  # the last 32 bits as IPv4
+            four = _ipv4(text, start, end - start)
+            good = bool(four >= 0) and groups <= 6
+            high, low = high << np.uint64(32) | low >> np.uint64(32), low << np.uint64(32) | np.uint64(max(four, 0))
+            groups, i = groups + 2, end
+        else:
+            good = good and i - start <= 4
+            high, low = high << group | low >> np.uint64(48), low << group | value & all_bits
+            groups += 1
+            if i < end:
+                i += 1
+                if i == end or (text[i] == 58 and gap >= 0):
+                    good = False
+                elif text[i] == 58:
+                    gap, i, before, before_low, high, low = groups, i + 1, high, low, none, none
+    if not good or (gap < 0 and groups != 8) or (gap >= 0 and groups > 7):
+        return False, none, none
+    for _ in range(8 - gap if gap > 0 else 0):
+        before, before_low = before << group | before_low >> np.uint64(48), before_low << group
+    return True, before | high, before_low | low
+
+
+@inlined
+def _within6(first: U64, last: U64, high: np.uint64, low: np.uint64) -> bool:
+    bottom, top = 0, first.shape[0]
+    while bottom < top:
+        middle = (bottom + top) >> 1
+        if first[middle, 0] < high or (first[middle, 0] == high and first[middle, 1] <= low):
+            bottom = middle + 1
+        else:
+            top = middle
+    at = bottom - 1
+    return at >= 0 and (high < last[at, 0] or (high == last[at, 0] and low <= last[at, 1]))
+
+
+@kernel
+def listed_address(text: U8, off: int, length: int, first: I64, last: I64, first6: U64, last6: U64) -> bool:
+    """Whether the address written in ``text`` is in a range; IPv4 in IPv6 (::ffff:192.0.2.1) is IPv4."""
+    if length == 0:
+        return False
+    four = _ipv4(text, off, length)
+    if four < 0:
+        six, high, low = _ipv6(text, off, length)
+        if not six:
+            return False
+        if high != np.uint64(0) or low >> np.uint64(32) != np.uint64(0xFFFF):
+            return _within6(first6, last6, high, low)
+        four = int(low & np.uint64(0xFFFFFFFF))
+    return _within(first, last, four)
+
+
+@kernel
+def blocked_node(pool: I64, start: int, nodes: int, blocked: I64) -> bool:
+    """Whether one of a chain's ``nodes``, from ``pool[start]``, is blocked by its asi, or by asi and sid."""
+    for k in range(start, start + nodes * NODE_WIDTH, NODE_WIDTH):
+        asi = pool[k]
+        if asi != 0 and (_index(blocked, asi) >= 0 or _index(blocked, hash_combine(asi, pool[k + 1])) >= 0):
+            return True
+    return False
+
+
 @kernel
 def check_supply(
-    n: int, req: I64, imp: I64, text: U8, first: I64, last: I64, domains: I64, authorised: I64, listed: I64,
+    n: int, req: I64, imp: I64, pool: I64, text: U8, first: I64, last: I64, first6: U64, last6: U64, blocked: I64,
+    domains: I64, authorised: I64, listed: I64,
     sellers: I64, placements: I64, viewability: F64, fraud: F64, systems: I64, names: I64, complete_chain: bool,
     require_ads_txt: bool, least_viewability: float, most_fraud: float, reasons: I64, q: I64, refused: I64,
 ) -> None:  # fmt: skip
@@ -244,8 +221,13 @@ def check_supply(
         domain = req[r, R_DOMAIN]
         place = req[r, R_BUNDLE] if req[r, R_CHANNEL] == CHANNEL_APP else domain
         seller = req[r, R_PUBLISHER]
-        if first.shape[0] > 0 and _within(first, last, _ipv4(text, req[r, R_IP_OFF], req[r, R_IP_LEN])):
+        if first.shape[0] + first6.shape[0] > 0 and (
+            listed_address(text, req[r, R_IP_OFF], req[r, R_IP_LEN], first, last, first6, last6)
+            or listed_address(text, req[r, R_IPV6_OFF], req[r, R_IPV6_LEN], first, last, first6, last6)
+        ):
             why = _PROXY
+        elif blocked.shape[0] > 0 and blocked_node(pool, req[r, R_SCHAIN0], req[r, R_SCHAIN_NODES], blocked):
+            why = _NODE
         elif complete_chain and req[r, R_SCHAIN_COMPLETE] == 0:
             why = _CHAIN
         elif systems[x] != 0 and domain != 0 and domains.shape[0] > 0:
@@ -325,8 +307,8 @@ class Supply:
         if not (tables.any or config.complete_chain):
             return
         check_supply(
-            n, batch.req, batch.imp, batch.text, tables.first, tables.last, tables.domains, tables.authorised,
-            tables.listed, tables.sellers, tables.placements, tables.viewability, tables.fraud, self._systems,
-            self._names, config.complete_chain, config.require_ads_txt, config.least_viewability, config.most_fraud,
-            _REASONS, q, refused,
+            n, batch.req, batch.imp, batch.pool, batch.text, tables.first, tables.last, tables.first6, tables.last6,
+            tables.blocked, tables.domains, tables.authorised, tables.listed, tables.sellers, tables.placements,
+            tables.viewability, tables.fraud, self._systems, self._names, config.complete_chain,
+            config.require_ads_txt, config.least_viewability, config.most_fraud, _REASONS, q, refused,
         )  # fmt: skip

@@ -20,12 +20,13 @@ def supply(
     config = config_of(context)
     from dsp.base.metrics import SUPPLY, render
     from dsp.base.scrape import Scrape
-    from dsp.bidder.supply import SupplyError, load_supply
+    from dsp.bidder.supply_files import SupplyError, load_supply
 
     with refusing(SupplyError):
         tables = load_supply(config.path("supply"))
     lists = {
-        "ip_ranges": len(tables.first),
+        "ip_ranges": len(tables.first) + len(tables.first6),
+        "blocked_nodes": len(tables.blocked),
         "ads_txt_domains": len(tables.domains),
         "authorised_sellers": len(tables.authorised),
         "sellers_json": len(tables.listed),

@@ -59,7 +59,7 @@ IP_OFF IP_LEN IPV6_OFF IPV6_LEN IFA_OFF IFA_LEN
 DIDMD5_OFF DIDMD5_LEN DIDSHA1_OFF DIDSHA1_LEN DPIDMD5_OFF DPIDMD5_LEN DPIDSHA1_OFF DPIDSHA1_LEN
 USER_ID_OFF USER_ID_LEN BUYERUID_OFF BUYERUID_LEN YOB GENDER EIDS0 EIDSN
 CONSENT_OFF CONSENT_LEN COPPA GDPR USP_OFF USP_LEN GPP_OFF GPP_LEN GPPSID0 GPPSIDN PIPL
-SCHAIN_COMPLETE SCHAIN_NODES DSA_REQUIRED
+SCHAIN_COMPLETE SCHAIN0 SCHAIN_NODES TID DSA_REQUIRED
 HOST_OFF HOST_LEN
 """.split()
 _imp = """
@@ -89,7 +89,7 @@ ID_OFF ID_LEN ID FLOOR FLOORCUR AT WSEAT0 WSEATN WADOMAIN0 WADOMAINN DURFLOORS0 
     R_USER_ID_OFF, R_USER_ID_LEN, R_BUYERUID_OFF, R_BUYERUID_LEN, R_YOB, R_GENDER, R_EIDS0, R_EIDSN,
     R_CONSENT_OFF, R_CONSENT_LEN, R_COPPA, R_GDPR, R_USP_OFF, R_USP_LEN, R_GPP_OFF, R_GPP_LEN,
     R_GPPSID0, R_GPPSIDN, R_PIPL,
-    R_SCHAIN_COMPLETE, R_SCHAIN_NODES, R_DSA_REQUIRED,
+    R_SCHAIN_COMPLETE, R_SCHAIN0, R_SCHAIN_NODES, R_TID, R_DSA_REQUIRED,
     R_HOST_OFF, R_HOST_LEN,  # the host whose hash R_DOMAIN is: its parent domains are its suffixes
 ) = range(len(_request))  # fmt: skip
 R_WIDTH = len(_request)
@@ -119,6 +119,7 @@ WORK_WORDS = 2048  # of the decoder's scratch
 
 # Pool records wider than one value; the count of such a list counts records.
 EID_WIDTH = 3  # source hash, id offset, id length
+NODE_WIDTH = 2  # of R_SCHAIN0: hashes of asi and sid, 0 absent
 DURFLOOR_WIDTH = 3  # mindur, maxdur (-1 unset), floor CPM micros
 ASSET_WIDTH = 8  # id (-1 when it has none), required, kind, type, len, w, h, flags
 NO_SIZE = 0xFFFF_FFFF  # of I_B_SIZES: a size nothing has (a negative or absurd one was asked for)

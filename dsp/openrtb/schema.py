@@ -97,6 +97,7 @@ _publisher = [F("id", 1, HASH, c.R_PUBLISHER)]
 _content = [F("language", 19, LANG, c.R_CONTENT_LANG), F("langb", 29, LANG, r.S_X_CONTENT_LANG)]
 _cats = [F("cat", 4, HASHES, c.R_CAT0), F("sectioncat", 5, HASHES, c.R_CAT0), F("pagecat", 6, HASHES, c.R_CAT0)]
 _channel = [F("id", 1, HASH, c.R_CH_ID)]
+_node = [F("asi", 1, HASH, r.S_NODE_ASI), F("sid", 2, HASH, r.S_NODE_SID)]
 _native_request = [
     F("ver", 1, VERSION, r.S_N_OWN_VER),
     F("assets", 6, OBJECTS, 0, "native.assets"),
@@ -346,19 +347,23 @@ SCHEMA: dict[str, tuple[int, list[Field]]] = {
     "regs.ext.dsa": (NOTHING, [F("dsarequired", 1, INT, c.R_DSA_REQUIRED)]),
     "source": (
         NOTHING,
-        [F("schain", 4, OBJECT, 0, "source.schain"), F("ext", 99, EXT, 0, "source.ext")],
+        [
+            F("tid", 2, HASH, c.R_TID),
+            F("schain", 4, OBJECT, 0, "source.schain"),
+            F("ext", 99, EXT, 0, "source.ext"),
+        ],
     ),
     "source.ext": (NOTHING, [F("schain", 1, EXT, 0, "source.ext.schain")]),
     "source.schain": (
         NOTHING,
         [F("complete", 1, FLAG, c.R_SCHAIN_COMPLETE), F("nodes", 2, OBJECTS, 0, "source.schain.nodes")],
     ),
-    "source.schain.nodes": (ON_NODE, []),
+    "source.schain.nodes": (ON_NODE, _node),
     "source.ext.schain": (
         NOTHING,
         [F("complete", 1, FLAG, r.S_X_SCHAIN_COMPLETE), F("nodes", 2, OBJECTS, 0, "source.ext.schain.nodes")],
     ),
-    "source.ext.schain.nodes": (ON_EXT_NODE, []),
+    "source.ext.schain.nodes": (ON_EXT_NODE, _node),
     # The native request, a document of its own; exchanges send it bare or as {"native": {...}}.
     "native": (NOTHING, [*_native_request, F("native", 0, OBJECT, 0, "native.native")]),
     "native.native": (ON_WRAPPED, _native_request),
@@ -397,7 +402,7 @@ FALLBACKS: tuple[tuple[int, int, int, int], ...] = (
     (c.R_EIDSN, r.S_X_EIDSN, 2, 0),
     (c.R_GDPR, r.S_X_GDPR, 1, -1),
     (c.R_SCHAIN_COMPLETE, r.S_X_SCHAIN_COMPLETE, 1, -1),
-    (c.R_SCHAIN_NODES, r.S_X_SCHAIN_NODES, 1, 0),
+    (c.R_SCHAIN_NODES, r.S_X_SCHAIN_NODES, 2, 0),
     (c.R_LANG, r.S_X_LANG, 1, 0),
     (c.R_CONTENT_LANG, r.S_X_CONTENT_LANG, 1, 0),
 )

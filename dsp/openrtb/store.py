@@ -248,8 +248,8 @@ def enter_rare(work: int, hook: int, position: int) -> None:
     elif hook in (s.ON_UID, s.ON_EXT_UID):
         put(work, r.S_UID_LEN, 0)
     elif hook in (s.ON_NODE, s.ON_EXT_NODE):
-        column = c.R_SCHAIN_NODES if hook == s.ON_NODE else r.S_X_SCHAIN_NODES
-        put(work, column, at(work, column) + 1)
+        put(work, r.S_NODE_ASI, 0)
+        put(work, r.S_NODE_SID, 0)
     elif hook == s.ON_NATIVE_OBJECT:
         put(work, _I + c.I_N_REQ_OFF, position)
     elif hook == s.ON_WRAPPED:
@@ -290,6 +290,11 @@ def leave(work: int, pool: int, imps: int, deals: int, context: int, position: i
         column = c.R_EIDS0 if hook == s.ON_EID else r.S_X_EIDS0
         for k in range(at(work, r.S_EID_FIRST), at(work, column + 1)):
             put(pool, at(work, column) + k * c.EID_WIDTH, at(work, r.S_EID_SOURCE))
+    elif hook in (s.ON_NODE, s.ON_EXT_NODE):
+        i = room_for(work, pool, c.R_SCHAIN0 if hook == s.ON_NODE else r.S_X_SCHAIN0, c.NODE_WIDTH)
+        if i == NO_ROOM:
+            return c.E_LIMIT
+        copy_words(work, r.S_NODE_ASI, pool, i, c.NODE_WIDTH)
     elif hook in (s.ON_VIDEO_DURFLOOR, s.ON_DEAL_DURFLOOR):
         column = _I + c.I_V_DURFLOORS0 if hook == s.ON_VIDEO_DURFLOOR else _D + c.D_DURFLOORS0
         if at(work, column + 1) < MAX_LIST_NUMBERS:

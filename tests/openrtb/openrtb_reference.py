@@ -278,10 +278,11 @@ def expected_eids(value: Any) -> list[tuple[int, bytes]]:
     return out[:MAX_EIDS]
 
 
-def expected_schain(value: dict[str, Any] | None) -> tuple[int, int]:
+def expected_schain(value: dict[str, Any] | None) -> tuple[int, list[tuple[int, int]]]:
     if value is None:
-        return -1, 0
-    return flag(value.get("complete"), -1), len(objects(value.get("nodes")))
+        return -1, []
+    nodes = [(hashed(node.get("asi")), hashed(node.get("sid"))) for node in objects(value.get("nodes"))]
+    return flag(value.get("complete"), -1), nodes
 
 
 def expected(request: dict[str, Any]) -> dict[str, Any]:
@@ -397,6 +398,7 @@ def expected_person(request: dict[str, Any]) -> dict[str, Any]:
         "gpp": gpp or other_gpp,
         "gpp_sid": sids or other_sids,
         "pipl": flag(regs_ext.get("pipl"), -1),
+        "tid": hashed(source.get("tid")),
         "schain": (other[0] if chain[0] == -1 else chain[0], chain[1] or other[1]),
         "dsa": integer(ext(regs_ext.get("dsa")).get("dsarequired")),
     }
@@ -584,7 +586,7 @@ def decoded(batch: Batch, row: int) -> dict[str, Any]:
         "model": c.R_MODEL, "lang": c.R_LANG, "country": c.R_COUNTRY, "region": c.R_REGION, "city": c.R_CITY,
         "zip": c.R_ZIP, "metro": c.R_METRO, "utcoffset": c.R_UTCOFFSET, "lat": c.R_LAT_MICRO, "lon": c.R_LON_MICRO,
         "yob": c.R_YOB, "gender": c.R_GENDER, "coppa": c.R_COPPA, "gdpr": c.R_GDPR, "pipl": c.R_PIPL,
-        "dsa": c.R_DSA_REQUIRED, "dropped": c.R_IMPS_DROPPED,
+        "dsa": c.R_DSA_REQUIRED, "tid": c.R_TID, "dropped": c.R_IMPS_DROPPED,
     }  # fmt: skip
     spans = {
         "host": c.R_HOST_OFF, "page": c.R_PAGE_OFF, "ua": c.R_UA_OFF, "ip": c.R_IP_OFF, "ipv6": c.R_IPV6_OFF,
@@ -601,7 +603,7 @@ def decoded(batch: Batch, row: int) -> dict[str, Any]:
     out |= {name: values(req, column) for name, column in lists.items()}
     out["wlang"], out["cat"] = sorted(values(req, c.R_WLANG0)), sorted(values(req, c.R_CAT0))
     out["id"] = identity(req, c.R_ID_OFF)
-    out["schain"] = int(req[c.R_SCHAIN_COMPLETE]), int(req[c.R_SCHAIN_NODES])
+    out["schain"] = int(req[c.R_SCHAIN_COMPLETE]), values(req, c.R_SCHAIN0, c.NODE_WIDTH)
     out["eids"] = [
         (source, batch.text[off : off + length].tobytes())
         for source, off, length in values(req, c.R_EIDS0, c.EID_WIDTH)

@@ -295,6 +295,19 @@ def test_the_direct_field_wins_over_its_old_place_under_ext(to_wire: Any) -> Non
     assert BATCH.string(row, c.R_CONSENT_OFF) == b"new"
 
 
+@pytest.mark.parametrize("to_wire", [json.dumps, json_to_pb])
+@pytest.mark.parametrize("place", ["schain", "ext"])
+def test_the_nodes_of_a_supply_chain_keep_their_order(to_wire: Any, place: str) -> None:
+    nodes = [{"asi": "Alpha.example", "sid": "pub-1"}, {"asi": "beta.example"}, {"sid": "9"}]
+    chain = {"complete": 1, "nodes": nodes}
+    source = {"tid": "t-1", **({"schain": chain} if place == "schain" else {"ext": {"schain": chain}})}
+    row = decode(to_wire(request(source=source)))
+    start, count = int(row[c.R_SCHAIN0]), int(row[c.R_SCHAIN_NODES])
+    expected = [hash_text(text) for text in ("alpha.example", "pub-1", "beta.example", "", "", "9")]
+    assert BATCH.pool[start : start + c.NODE_WIDTH * count].tolist() == expected
+    assert row[c.R_TID] == hash_text("t-1")
+
+
 @pytest.mark.parametrize(
     ("country", "hashed"),
     [("USA", "usa"), ("US", "usa"), ("us", "usa"), ("GB", "GBR"), ("CN", "CHN"), ("FR", "FRA"), ("QQ", "QQ")],
@@ -514,6 +527,7 @@ def test_the_schema_names_real_fields_by_their_numbers() -> None:
         "user.eids": "EID", "user.eids.uids": "EID.UID", "user.ext.eids": "EID", "user.ext.eids.uids": "EID.UID",
         "regs": "Regs", "regs.ext": "Regs.Ext", "regs.ext.dsa": "DsaRequest", "source": "Source",
         "source.ext": "Source.Ext", "source.schain": "SupplyChain", "source.ext.schain": "SupplyChain",
+        "source.schain.nodes": "SupplyChainNode", "source.ext.schain.nodes": "SupplyChainNode",
         "native": "NativeRequest", "native.native": "NativeRequest", "native.assets": "NativeRequest.Asset",
         "native.assets.title": "NativeRequest.Title", "native.assets.img": "NativeRequest.Image",
         "native.assets.data": "NativeRequest.Data",
