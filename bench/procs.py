@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Self
 
-from dsp.base.mapped import huge_heap
-
 SERVER_CPU = 0
 LOAD_CPU = 1
 OUT = Path(__file__).parent / "out"
@@ -57,7 +55,6 @@ class Server:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             cwd=Path(__file__).parent.parent,
-            env=huge_heap(os.environ),  # as the supervisor does
         )
         if cpu is not None and (os.cpu_count() or 1) > cpu:
             os.sched_setaffinity(self._process.pid, {cpu})  # before it has any other thread

@@ -1,4 +1,4 @@
-"""Memory on huge pages where the kernel has them: files that are read at random, and a worker's heap.
+"""Read-only mappings of files that are read at random, on huge pages where the kernel has them.
 
 A profile or a line item is found by a handful of reads spread over hundreds of megabytes. On 4 KiB pages nearly each of
 them also misses the TLB, and under a hypervisor such a miss walks two page tables. Linux keeps a file in 2 MiB pages
@@ -12,14 +12,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 _PAGE_BYTES: int = os.sysconf("SC_PAGE_SIZE")
-_TUNABLES, _HUGE = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 
 
 def map_file(file: BinaryIO) -> mmap.mmap:
@@ -46,14 +44,3 @@ def uncache(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def huge_heap(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` for a process whose C heap shall lie on huge pages (glibc; elsewhere it changes nothing).
-
-    What a setting of the caller's says about it stands.
-    """
-    said = environment.get(_TUNABLES, "")
-    if _HUGE in said:
-        return dict(environment)
-    return {**environment, _TUNABLES: ":".join(filter(None, (said, f"{_HUGE}=1")))}

@@ -10,7 +10,6 @@ is started again after a wait that doubles up to BACK_OFF_MAX_S while it keeps d
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ import msgspec
 
 from dsp.base.config import Config, ConfigError
 from dsp.base.logs import logger
-from dsp.base.mapped import huge_heap
 from dsp.base.metrics import Metrics, clear_gauges
 from dsp.base.reload import BIDDER_FIXED, reloaded
 from dsp.ingress.metrics_http import MetricsServer
@@ -161,7 +159,7 @@ class Supervisor:
         if self._engine != ENGINE and kind in ("http", "grpc"):
             command += ["--engine", self._engine]
         # A session of its own: Ctrl-C reaches the supervisor alone, which then drains the workers.
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, env=huge_heap(os.environ))
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         worker = Worker(kind, position, slot, process, self._clock_s())
         self.workers.append(worker)
         return worker

@@ -2,13 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dsp.base import mapped
-from dsp.base.mapped import huge_heap, map_file, uncache
+from dsp.base.mapped import map_file, uncache
 
 SIZE = 5 << 20
 
@@ -62,41 +61,3 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with (tmp_path / "empty").open("rb") as opened, pytest.raises(ValueError, match="empty"):
         map_file(opened)
-
-
-ASKED = """
-import numpy
-block = numpy.empty(3 << 20, numpy.uint8)  # by malloc; from 4 MiB numpy advises itself
-at, inside = block.ctypes.data, False
-for line in open("/proc/self/smaps"):
-    first, _, last = line.split()[0].partition("-")
-    if last:
-        inside = int(first, 16) <= at < int(last, 16)
-    elif inside and line.startswith("VmFlags:"):
-        print("hg" in line.split())
-"""
-
-
-def test_a_process_started_with_a_huge_heap_has_one() -> None:
-    """Where the C library is glibc 2.35 or later, what malloc gives is advised to the kernel."""
-    name, _, version = os.confstr("CS_GNU_LIBC_VERSION").partition(" ")
-    if name != "glibc" or tuple(map(int, version.split("."))) < (2, 35):
-        pytest.skip(f"{name} {version} has no such setting")
-    plain = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
-    said = [
-        subprocess.run(
-            [sys.executable, "-c", ASKED], env=env, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for env in (plain, huge_heap(plain))
-    ]
-    assert said == ["False", "True"]
-
-
-def test_what_a_caller_has_set_stands() -> None:
-    assert huge_heap({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0", "A": "b"}) == {
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0",
-        "A": "b",
-    }
-    assert huge_heap({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}) == {
-        "GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.hugetlb=1"
-    }
