@@ -214,7 +214,7 @@ class TracesConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RetentionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """How long what is kept; `dsp retain` applies it, and `dsp serve` does so every hour. 0: for ever."""
+    """How long what is kept; `dsp retain` applies it, `dsp serve` every hour, a bidder to its own log. 0: for ever."""
 
     decisions_days: float = 120.0  # the decision log: a conversion may come 90 days after its bid
     decisions_gb: float = 100.0  # and at most so much of it, oldest first

@@ -6,6 +6,8 @@ configuration that can't be read changes nothing; settings in `dsp.base.reload.B
 
 A worker is known by its slot: a number that its metrics file carries, free again when it has ended. A worker that dies
 is started again after a wait that doubles up to BACK_OFF_MAX_S while it keeps dying.
+
+The workers' decision logs are kept as `retention` says, here, since nobody else may reach this machine's files.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from dsp.base.metrics import Metrics, clear_gauges
 from dsp.base.reload import BIDDER_FIXED, reloaded
 from dsp.ingress.metrics_http import MetricsServer
 from dsp.ingress.worker import ENGINE
+from dsp.log.retain import delete_old
 
 log = logger(__name__)
 
@@ -35,6 +38,7 @@ BACK_OFF_MAX_S = 30.0
 HEALTHY_S = 60.0  # a worker that lived so long starts anew without a wait
 READY_S = 180.0  # a first start compiles the kernels
 GRACE_S = 5.0  # beyond drain_s, before SIGKILL
+RETAIN_S = 60.0  # segments of the decision log are closed as often
 
 
 @dataclass
@@ -70,6 +74,7 @@ class Supervisor:
         self._back_off_s: dict[tuple[str, int], float] = {}
         self._stopping = False
         self._rolling = False
+        self._retain_s = clock_s()  # when to look for old decision logs
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit status."""
@@ -96,6 +101,7 @@ class Supervisor:
             while not self._stopping:
                 time.sleep(TICK_S)
                 self._tend()
+                self._retain()
                 if self._rolling:
                     self._rolling = False
                     if self._reload():
@@ -185,6 +191,21 @@ class Supervisor:
         for due in [due for due in self._due if due[0] <= now_s]:
             self._due.remove(due)
             self._start(due[1], due[2])
+
+    def _retain(self) -> None:
+        """Delete decision logs past their days or size, once a RETAIN_S."""
+        now_s, rules = self._clock_s(), self._config.retention
+        if now_s < self._retain_s:
+            return
+        self._retain_s = now_s + RETAIN_S
+        directory = self._config.path("log", "decisions")
+        try:
+            files, size = delete_old(directory, rules.decisions_days, int(rules.decisions_gb * 1e9), time.time())
+        except OSError as error:
+            log.error("old decision logs could not be deleted; trying again", why=str(error), again_s=RETAIN_S)
+        else:
+            if files:
+                log.info("old decision logs deleted", files=files, bytes=size)
 
     def _replace_all(self) -> None:
         for old in [worker for worker in self.workers if not worker.leaving]:

@@ -51,14 +51,15 @@ def until(condition: Callable[[], bool]) -> None:
 class Role:
     """A supervisor and its workers in a directory of their own."""
 
-    def __init__(self, directory: Path, **bidder: object) -> None:
+    def __init__(self, directory: Path, retention: dict[str, float] | None = None, **bidder: object) -> None:
         self.directory = directory
         http_port, grpc_port, metrics_port = free_ports(3)
         self.url, self.metrics_url = f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}"
         self.grpc_address = f"127.0.0.1:{grpc_port}"
         settings = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port, "drain_s": 4.0}
         self.file = file = directory / "config.yaml"
-        file.write_text(json.dumps({"data_dir": str(directory), "bidder": {**settings, **bidder}}))
+        tree = {"data_dir": str(directory), "bidder": {**settings, **bidder}, "retention": retention or {}}
+        file.write_text(json.dumps(tree))
         path = os.pathsep.join([str(HERE), str(Path(dsp.__file__).parents[1])])
         self.log = directory / "stderr"
         with self.log.open("wb") as stderr:
@@ -215,6 +216,20 @@ def test_workers_end_when_their_supervisor_is_killed(start: Callable[..., Role])
     role.process.kill()
     role.process.wait(30)
     until(lambda: not any(alive(pid) for pid in pids))
+
+
+def test_decision_logs_go_when_their_time_is_over(start: Callable[..., Role], tmp_path: Path) -> None:
+    logs = tmp_path / "log" / "decisions"
+    logs.mkdir(parents=True)
+    segments = [logs / f"{k:013d}-grpc0-1-1.arrows" for k in range(4)]
+    for days, path in zip((121, 3, 2, 1), segments, strict=True):
+        path.write_bytes(b"x" * 1000)
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+    being_written = logs / "0000000000009-grpc0-1-2.arrows.tmp"
+    being_written.touch()
+    start(http_workers=0, retention={"decisions_days": 120, "decisions_gb": 2.5e-6})
+    until(lambda: len(list(logs.iterdir())) == 3)
+    assert set(logs.iterdir()) == {*segments[2:], being_written}, "one was too old, one beyond the size"
 
 
 def test_sighup_takes_new_settings_and_a_bad_file_changes_nothing(start: Callable[..., Role]) -> None:

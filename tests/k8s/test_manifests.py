@@ -106,6 +106,20 @@ def test_a_pod_has_time_to_drain_before_it_is_killed(rendered: Manifests, overla
     assert pod["terminationGracePeriodSeconds"] > wait_s + config.bidder.drain_s + 5
 
 
+@pytest.mark.parametrize(
+    ("overlay", "settings", "name"),
+    [*((overlay, overlay, "bidder") for overlay in OVERLAYS), ("overlays/prod", "components/rta", "rta")],
+)
+def test_a_pod_deletes_decision_logs_before_they_fill_it(
+    rendered: Manifests, overlay: str, settings: str, name: str
+) -> None:
+    config = load_config(K8S / settings / "settings.yaml")
+    volumes = {volume["name"]: volume for volume in dict(pods(rendered[overlay]))[name]["volumes"]}
+    number, unit = re.fullmatch(r"(\d+)([GM]i)", volumes["data"]["emptyDir"]["sizeLimit"]).groups()  # type: ignore[union-attr]
+    room = int(number) * {"Gi": 1 << 30, "Mi": 1 << 20}[unit]
+    assert 0 < config.retention.decisions_gb * 1e9 <= 0.8 * room  # the rest is for what is being written
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_secret_is_in_a_manifest(rendered: Manifests, overlay: str) -> None:
     assert not [m for m in rendered[overlay] if m["kind"] == "Secret"]
