@@ -14,7 +14,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -428,8 +428,8 @@ def _read(path: Path) -> I64 | None:
 class _Role(Collector):
     """Sums of all files whose name starts with a prefix, as prometheus_client wants them."""
 
-    def __init__(self, directory: Path, prefix: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, prefix: str, names: Collection[str]) -> None:
+        self._directory, self._names = directory, names
         files = [_read(path) for path in sorted(directory.glob(f"{prefix}*.metrics"))]
         known = [cells for cells in files if cells is not None] or [np.zeros(_WORDS, np.int64)]
         stacked = np.stack(known)
@@ -437,6 +437,8 @@ class _Role(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for d in DEFINITIONS:
+            if self._names and d.name not in self._names:
+                continue
             start = _OFFSET[d.name]
             cells = (self._max if d.kind == "gauge_max" else self._sum)[start : start + _cells(d)]
             yield self._family(d, cells)
@@ -476,8 +478,8 @@ class _Role(Collector):
         return [*known, ("unknown", False)]
 
 
-def render(directory: Path, role_prefix: str) -> bytes:
-    """All workers of a role added up, in Prometheus' text format."""
+def render(directory: Path, role_prefix: str, names: Collection[str] = ()) -> bytes:
+    """All workers of a role added up, in Prometheus' text format; of these metrics alone where there are ``names``."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Role(directory, role_prefix))
+    registry.register(_Role(directory, role_prefix, names))
     return generate_latest(registry)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from dsp.base.metrics import render
 
@@ -16,16 +17,21 @@ LIVE, READY = ("/healthz", "/health/live"), ("/readyz", "/health/ready")  # the 
 
 
 class MetricsServer:
-    """GET /metrics, /healthz, /readyz on a thread of its own; off the hot path, so the standard library's server."""
+    """GET /metrics (``?name[]=METRIC``: that one alone), /healthz, /readyz on a thread of its own.
+
+    Off the hot path, so the standard library's server; but it shares the workers' cores, and all of the metrics are
+    some milliseconds: who wants one asks for one.
+    """
 
     def __init__(self, host: str, port: int, directory: Path, prefix: str, ready: Callable[[], bool]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:  # the library's name
-                if self.path == "/metrics":
-                    self._answer(200, render(directory, prefix))
-                elif self.path in LIVE or (self.path in READY and ready()):
+                path, _, query = self.path.partition("?")
+                if path == "/metrics":
+                    self._answer(200, render(directory, prefix, parse_qs(query).get("name[]", ())))
+                elif path in LIVE or (path in READY and ready()):
                     self._answer(200, b"ok\n")
-                elif self.path in READY:
+                elif path in READY:
                     self._answer(503, b"not ready\n")
                 else:
                     self._answer(404, b"nothing here: /metrics, /healthz, /readyz\n")

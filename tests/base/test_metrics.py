@@ -49,6 +49,9 @@ def test_counters_of_all_workers_add_up(tmp_path: Path) -> None:
     assert found["dsp_imps_dropped_total", ()] == 3
     assert not any(("exchange", "unknown") in labels for _, labels in found)
     assert found["dsp_no_bid_total", (("reason", "500"),)] == 6
+    alone = render(tmp_path, "bidder", ["dsp_imps_dropped_total"]).decode()
+    assert [family.name for family in text_string_to_metric_families(alone)] == ["dsp_imps_dropped"]
+    assert "dsp_imps_dropped_total 3.0" in alone
 
 
 def test_a_crashed_workers_counts_stay_and_its_successor_goes_on_from_them(tmp_path: Path) -> None:
