@@ -26,9 +26,9 @@ from dsp.base.config import Config, ConfigError
 from dsp.base.logs import logger
 from dsp.base.metrics import Metrics, clear_gauges
 from dsp.base.reload import BIDDER_FIXED, reloaded
+from dsp.bidder.retain import delete_old_decisions
 from dsp.ingress.metrics_http import MetricsServer
 from dsp.ingress.worker import ENGINE
-from dsp.log.retain import delete_old
 
 log = logger(__name__)
 
@@ -194,13 +194,12 @@ class Supervisor:
 
     def _retain(self) -> None:
         """Delete decision logs past their days or size, once a RETAIN_S."""
-        now_s, rules = self._clock_s(), self._config.retention
+        now_s = self._clock_s()
         if now_s < self._retain_s:
             return
         self._retain_s = now_s + RETAIN_S
-        directory = self._config.path("log", "decisions")
         try:
-            files, size = delete_old(directory, rules.decisions_days, int(rules.decisions_gb * 1e9), time.time())
+            files, size = delete_old_decisions(self._config)
         except OSError as error:
             log.error("old decision logs could not be deleted; trying again", why=str(error), again_s=RETAIN_S)
         else:
