@@ -12,7 +12,7 @@ from dsp.console import images, models
 from dsp.console.access import READ, Identity
 from dsp.console.catalog import Catalog, Shown, etag_of
 from dsp.console.convert import creative_of
-from dsp.console.errors import ApiError, invalid, not_found
+from dsp.console.errors import ApiError, FieldError, invalid, not_found
 from dsp.console.models import ListQuery
 from dsp.console.operation import Call, Operation, Reply, shown
 from dsp.console.transaction import changing, reading
@@ -66,7 +66,8 @@ def create(catalog: Catalog, by: Identity, line_item: int, spec: types.Creative)
     with changing(catalog.engine) as connection:
         have = catalog.get(by, "line_item", line_item)["creatives"]
         if any(one["name"] == spec.name for one in have):
-            raise ApiError(409, "exists", f"the name {spec.name!r} is taken; choose another")
+            taken = f"the name {spec.name!r} is taken; choose another"
+            raise ApiError(409, "exists", taken, [FieldError("spec.name", taken)])
         _write(catalog, by, line_item, [*have, msgspec.to_builtins(spec)], len(have))
         made = f"{spec.name} {spec.sizes[0]}" if spec.sizes else spec.name
         return _get(connection, by, (c.line_item_id == line_item) & (c.name == made))

@@ -166,6 +166,8 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
         "creatives",
         "creatives/1",
         "line-items/1/new-creative",
+        "line-items/1/new-creative?format=native",
+        "line-items/1/new-creative?format=video",
         "audiences",
         "exchanges/1/bill",
         "line-items",
@@ -179,7 +181,7 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
     ):
         page.goto(f"{base}/{name}")
         page.wait_for_load_state("networkidle")
-        look(page, f"{name.replace('/', '-')}-{lang}")
+        look(page, f"{re.sub('[/?=]', '-', name)}-{lang}")
     page.goto(f"{base}/changes")
     look(page, f"changes-{lang}")
     page.get_by_role("link", name=reports).click()

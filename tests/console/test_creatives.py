@@ -104,6 +104,73 @@ def test_a_banner_is_made_from_the_form(owner: TestClient) -> None:
     assert owner.post("/line-items/1/new-creative", data={**form, "csrf": "forged"}).status_code == 403
 
 
+NATIVE = {
+    "format": "native", "name": "Feed", "landing": "https://bank.example/", "native.title": "A loan",
+    "native.desc": "Fast",
+    "native.cta": "Apply", "native.sponsored": "Bank", "native.image.url": "https://bank.example/a.png",
+    "native.image.size": "1200x627", "native.icon.url": "", "native.icon.size": "128x128",
+}  # fmt: skip
+VIDEO = {
+    "format": "video", "name": "Spot", "landing": "https://bank.example/", "media": "https://bank.example/a.mp4",
+    "duration_s": "15", "size": "1280x720", "bitrate_kbps": "1200", "protocol": "7", "skippable": "yes",
+    "headline": "A loan",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "kept", "seen"),
+    [
+        (NATIVE, {"native": {"title": "A loan", "desc": "Fast", "cta": "Apply", "sponsored": "Bank",
+                             "image": {"url": "https://bank.example/a.png", "w": 1200, "h": 627}}},
+         ("Sponsored by Bank", "<b>A loan</b>", "Fast", "Apply", 'src="https://bank.example/a.png"')),
+        (VIDEO, {"media": "https://bank.example/a.mp4", "duration_s": 15, "size": "1280x720", "skippable": True,
+                 "headline": "A loan"},
+         ('<video controls playsinline src="https://bank.example/a.mp4"', "15 s", "skippable after 5 s")),
+    ],
+    ids=["native", "video"],
+)  # fmt: skip
+def test_each_format_is_made_and_seen_from_its_form(
+    owner: TestClient, form: dict[str, str], kept: dict[str, object], seen: tuple[str, ...]
+) -> None:
+    form = {"csrf": owner.headers["x-csrf-token"], **form}
+    tried = owner.post("/line-items/1/try-creative", data=form)
+    assert owner.get(f"{V}/creatives", params={"q": form["name"]}).json()["items"] == []
+    made = owner.post("/line-items/1/new-creative", data=form)
+    assert made.status_code == 200, made.text
+    ref = made.url.path.rsplit("/", 1)[1]
+    spec = owner.get(f"{V}/creatives/{ref}").json()["spec"]
+    assert spec == spec | {"name": form["name"], "format": form["format"], "landing": form["landing"], **kept}
+    shown = owner.get(f"/creatives/{ref}/preview")
+    for answer in (tried, shown):
+        assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none';")
+        assert [text for text in seen if text not in answer.text] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "field", "value"),
+    [(NATIVE, "native.title", ""), (NATIVE, "native.image.url", "not a URL"), (NATIVE, "native.image.size", "huge"),
+     (NATIVE, "native.image.size", "flex"), (VIDEO, "media", ""), (VIDEO, "duration_s", "long"),
+     (VIDEO, "duration_s", "0"),
+     (VIDEO, "size", "huge"), (VIDEO, "protocol", "99"), (VIDEO, "bitrate_kbps", "0"), (VIDEO, "landing", "bank"),
+     (NATIVE, "name", "Flex")],
+)  # fmt: skip
+def test_a_refused_ad_says_which_field_and_keeps_what_was_typed(
+    owner: TestClient, form: dict[str, str], field: str, value: str
+) -> None:
+    taken = owner.get(f"{V}/line-items/1").json()["creatives"][0]["name"]
+    value = taken if field == "name" else value
+    refused = owner.post(
+        "/line-items/1/new-creative", data={"csrf": owner.headers["x-csrf-token"], **form, field: value}
+    )
+    assert refused.status_code in (409, 422)
+    said = refused.text.partition(f'<span class="error" id="e-{field}">')[2].partition("</span>")[0]
+    assert said, f"nothing is said at {field}"
+    kept = form["native.title" if form is NATIVE else "media"] if field not in ("native.title", "media") else "https://"
+    assert kept in refused.text
+    tried = owner.post("/line-items/1/try-creative", data={"csrf": "forged", **form})
+    assert tried.status_code == 403
+
+
 def test_a_preview_can_run_nothing_and_reach_nothing(owner: TestClient) -> None:
     hostile = "<script>parent.document.cookie</script><img src=x onerror=alert(1)>"
     ad = {

@@ -68,7 +68,8 @@ def said() -> set[str]:
     used |= {name for _, name in FUNNEL} | set(DONE.values()) | {m.removesuffix("_micros") for m in MEASURES}
     used |= {text for group, links in NAV for text in (group, *(link[1] for link in links))}
     used |= {text for fields in FIELDS.values() for f in fields for text in (f[1], f[3])}
-    used |= {text for _, *texts in creatives.FORM for text in texts}
+    used |= {text for fields in creatives.FORM.values() for _, *texts in fields for text in texts}
+    used |= {text for several in creatives.UPLOADS.values() for *_, text in several} | set(creatives.FORMATS.values())
     return used - {""}
 
 

@@ -47,6 +47,7 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/creatives/{id:int}/preview", creatives.preview),
     ("GET", "/line-items/{id:int}/new-creative", creatives.blank),
     ("POST", "/line-items/{id:int}/new-creative", creatives.make),
+    ("POST", "/line-items/{id:int}/try-creative", creatives.try_out),
     ("GET", "/audiences", audiences.audiences),
     ("GET", "/reports", reporting.reports),
     ("POST", "/reports/save", reporting.keep),

@@ -32,7 +32,7 @@ for (const part of document.querySelectorAll("[data-load]")) {
 
 for (const picker of document.querySelectorAll("[data-upload]")) {
   picker.addEventListener("change", async () => {
-    const form = picker.form, said = document.getElementById("e-upload"), file = picker.files[0];
+    const form = picker.form, said = document.getElementById("e-" + picker.id), file = picker.files[0];
     if (!file) return;
     const bytes = new Uint8Array(await file.slice(0, 1 << 20).arrayBuffer());
     let text = "";
@@ -41,6 +41,6 @@ for (const picker of document.querySelectorAll("[data-upload]")) {
     const answer = await fetch(picker.dataset.upload, { method: "POST", headers, body: JSON.stringify({ data: btoa(text) }) });
     const kept = await answer.json();
     said.textContent = answer.ok ? "" : kept.error.message;
-    if (answer.ok) { form.elements.image.value = kept.url; form.elements.size.value = kept.size; }
+    if (answer.ok) { form.elements[picker.dataset.url].value = kept.url; form.elements[picker.dataset.size].value = kept.size; }
   });
 }
