@@ -8,6 +8,10 @@ reaches the bidder in the same rhythm; what differs is only what goes through th
 an idle console to compare with, the bench measured its own market: slowed down by the console on its core it asks one
 by one what it would have asked in bursts, and a bidder that decides in batches takes 1.6 times the CPU for each.
 
+On top of the market's requests, whose notices fill the books that the pages show, the measured bidder gets an open
+loop of ``--rate`` requests a second that are marked as tests: they are decided as any other and take no budget, so that
+every window has as many. CPU and latency are the bidder's own figures.
+
 Per pair of windows the ratio own over other's; reported with a 95 % interval by bootstrap, against ± 5 %, beside the
 batches and pages of either arm. One JSON line, appended to ``bench/results/console_load.jsonl``.
 """
@@ -15,6 +19,7 @@ batches and pages of either arm. One JSON line, appended to ``bench/results/cons
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
@@ -29,6 +34,8 @@ from rich.console import Console
 from rich.progress import track
 
 from bench.console_live import LiveSystem
+from bench.load.httpload import HttpLoad
+from bench.load.request import Request
 from bench.machine import facts
 from dsp.base.scrape import Scrape, fetch
 from dsp.console.access import ALL, Identity
@@ -38,6 +45,7 @@ from dsp.console.services import open_services
 RESULTS = Path(__file__).parent / "results" / "console_load.jsonl"
 PATHS = ("/", "/campaigns", "/line-items", "/reports?by=line_item&daily=true", "/creatives", "/exchanges", "/changes")
 BAR = 0.05
+TESTS_FIRST = 50_000_000  # scenes from here on: other ids than the market's
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -95,6 +103,36 @@ class Load:
         self._thread.join()
 
 
+class Traffic:
+    """An open loop of the market's requests, marked as tests, to a system's HTTP front."""
+
+    def __init__(self, system: LiveSystem, rate: float, number: int = 4000) -> None:
+        requests = []
+        for i in range(number):
+            scene = system.world.factory.scene(TESTS_FIRST + i)
+            venue = system.world.factory.venues[scene.venue]
+            token = (("authorization", f"Bearer {venue.token}"),) if venue.token else ()
+            requests.append(Request(msgspec.json.encode({**scene.body, "test": 1}), f"/bid/{venue.name}", token))
+        bidder = system.config.bidder
+        self._load = HttpLoad((bidder.http_host, bidder.http_port), requests, connections=64, spin=False)
+        self._rate = rate
+
+    def during(self, seconds: float) -> threading.Thread:
+        """Send for so long, from a thread that has begun."""
+        thread = threading.Thread(target=self._send, args=(seconds,), name="traffic")
+        thread.start()
+        return thread
+
+    def _send(self, seconds: float) -> None:
+        with contextlib.suppress(PermissionError):  # before all else on its core: exchanges don't wait for a console
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_FIFO, os.sched_param(1))
+        self._load.open_loop(self._rate, seconds)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._load.close()
+
+
 def window(system: LiveSystem, pids: list[int], seconds: float) -> dict[str, float]:
     """Of the bidder during so many seconds: CPU and p99 in microseconds, bid requests, how many a batch had."""
 
@@ -137,17 +175,18 @@ def interval(ratios: list[float], seed: int = 1) -> tuple[float, float, float]:
 def main(args: list[str]) -> int:
     """Run it; 1 where an interval leaves ± 5 %."""
     parser = argparse.ArgumentParser(prog="python -m bench console load", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--window", type=float, default=4.0, help="seconds")
-    parser.add_argument("--rate", type=float, default=120.0, help="bid requests a second, of either system")
+    parser.add_argument("--rate", type=float, default=3000.0, help="test requests a second to the measured bidder")
+    parser.add_argument("--market", type=float, default=60.0, help="the market's requests a second, of either system")
     options = parser.parse_args(args)
     measured: list[tuple[dict[str, float], dict[str, float]]] = []  # the bidder, its own console busy and the other's
     pages = [0, 0]
     with (
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as two,
-        LiveSystem(Path(one), options.rate) as system,
-        LiveSystem(Path(two), options.rate) as beside,
+        LiveSystem(Path(one), options.market) as system,
+        LiveSystem(Path(two), options.market) as beside,
     ):
         bidder = next(role for role in system.roles.running if role.name == "bidder").process.pid
         pids = tree(bidder)
@@ -156,22 +195,25 @@ def main(args: list[str]) -> int:
         if (os.cpu_count() or 1) > 1:
             pin(pids, {0})
             pin(others, set(range(1, os.cpu_count() or 2)))
-        loads = [Load(system), Load(beside)]
+        loads, traffic = [Load(system), Load(beside)], Traffic(system, options.rate)
         try:
             time.sleep(4.0)
             for number in track(range(options.pairs), "pairs of windows", console=Console(stderr=True)):
                 found = {}
                 for which in (0, 1) if number % 2 else (1, 0):
                     loads[which].busy.set()
-                    time.sleep(0.5)
+                    sending = traffic.during(options.window + 1.5)
+                    time.sleep(1.0)
                     before = loads[which].answers
                     found[which] = window(system, pids, options.window)
                     pages[which] += loads[which].answers - before
                     loads[which].busy.clear()
+                    sending.join()
                 measured.append((found[0], found[1]))
         finally:
             for load in loads:
                 load.stop()
+            traffic.close()
     line: dict[str, object] = {"bench": "console load", "pairs": options.pairs, "pages": pages}
     worst = 0.0
     for name in ("cpu", "p99", "requests", "batch"):
