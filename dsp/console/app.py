@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,11 +18,12 @@ from starlette.types import ASGIApp
 from dsp.base.logs import logger
 from dsp.console import pages
 from dsp.console.api import OPERATIONS, PREFIX, once, parse, permitted
-from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify
+from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify, language_of
 from dsp.console.errors import ApiError
 from dsp.console.openapi import document
 from dsp.console.operation import JSON, Call, Operation, Reply
 from dsp.console.services import Services
+from dsp.console.words import problem_in
 
 _LOG = logger(__name__)
 
@@ -35,7 +37,7 @@ def build(services: Services) -> ASGIApp:
         routes.append(Route(route, _endpoint(services, methods), methods=list(methods)))
     routes += pages.routes(services)
     routes.append(Route("/healthz", _health, methods=["GET"]))
-    handlers: dict[Any, Any] = {ApiError: _refused, HTTPException: _http, Exception: _broken}
+    handlers = dict.fromkeys((ApiError, HTTPException, Exception), _refused(services))
     return Guard(Starlette(routes=routes, exception_handlers=handlers))  # outside of all: errors have its headers too
 
 
@@ -102,18 +104,27 @@ async def _health(_: Request) -> Response:
     return Response("ok\n", media_type="text/plain")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
+def _refused(services: Services) -> Any:
+    """What is answered to a request that failed: the envelope, or a page to who asked for one."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, ApiError):
+            refused = error
+        elif isinstance(error, HTTPException):
+            refused = ApiError(error.status_code, "http", error.detail)
+        else:
+            _LOG.error("the console failed", exc_info=error)
+            refused = ApiError(500, "broken", "that is our fault and has been logged; try again")
+        response = await _told(services, request, refused)
+        response.headers.update(getattr(error, "headers", None) or {})
+        return response
+
+    return answer
+
+
+async def _told(services: Services, request: Request, error: ApiError) -> Response:
+    if not request.url.path.startswith("/api/") and "text/html" in request.headers.get("accept", ""):
+        with contextlib.suppress(Exception):  # where no page can be made either, the envelope still says what is wrong
+            return await run_in_threadpool(pages.refused, services, request, error)
+    error.problem = problem_in(language_of(request), error.problem)
     return error_response(error)
-
-
-async def _http(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    response = error_response(ApiError(error.status_code, "http", error.detail))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _broken(_: Request, error: Exception) -> Response:
-    _LOG.error("the console failed", exc_info=error)
-    return error_response(ApiError(500, "broken", "that is our fault and has been logged; try again"))

@@ -18,6 +18,8 @@ from dsp.console.errors import ApiError
 from dsp.console.services import Services
 
 COOKIE = "dsp_session"
+LANGUAGE = "dsp_language"
+LANGUAGES = {"en": "en", "zh": "zh-CN"}
 MOST_BYTES = 1 << 20
 _SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
@@ -79,6 +81,13 @@ def error_response(error: ApiError) -> Response:
     """The envelope."""
     headers = {"retry-after": str(error.retry_s)} if error.retry_s else {}
     return Response(error.body(), error.status, headers, "application/json")
+
+
+def language_of(request: Request) -> str:
+    """The reader's language, of `LANGUAGES`: as chosen in a page, else as the browser prefers, else English."""
+    asked = request.query_params.get("lang") or request.cookies.get(LANGUAGE, "")
+    preferred = "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
+    return asked if asked in LANGUAGES else preferred
 
 
 def identify(services: Services, request: Request) -> Identity | None:

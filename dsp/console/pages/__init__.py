@@ -99,6 +99,11 @@ def routes(services: Services) -> list[Route]:
     return found
 
 
+def refused(services: Services, request: Request, error: ApiError) -> Response:
+    """The page that says what went wrong."""
+    return Page(services, request, b"").show("message.html", error.status, problem=error.problem)
+
+
 def _route(services: Services, method: str, path: str, handler: Handler, public: bool = False) -> Route:
     def answer(request: Request, body: bytes) -> Response:
         page = Page(services, request, body)

@@ -24,6 +24,7 @@ from dsp.console.access import ALL, READ
 from dsp.console.browse import NOTHING, Figures
 from dsp.console.errors import ApiError
 from dsp.console.pages.page import Page
+from dsp.console.words import refusal
 from dsp.ledger.accounts import DISPUTE, PAYABLE
 from dsp.ledger.reconcile import BillError, Outcome, reconcile
 from dsp.ledger.schema import BALANCES
@@ -136,6 +137,8 @@ def _compared(page: Page, text: str = "", outcome: Outcome | None = None, refuse
     page.person.require(READ, ALL)
     one = library.get(page.services.catalog, page.person, "exchange", page.ref)
     differences = (outcome.differences if outcome else [])[:_SHOWN]
+    if page.lang == "zh":
+        refused = refusal(refused)
     values: dict[str, Any] = {"one": one, "text": text, "outcome": outcome, "differences": differences}
     return page.show("bill.html", 422 if refused else 200, refused=refused, **values)
 

@@ -20,15 +20,13 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from dsp.console import review
 from dsp.console.access import ADMIN, EDIT, REPORT, Identity
-from dsp.console.edge import identify
+from dsp.console.edge import LANGUAGE, LANGUAGES, identify, language_of
 from dsp.console.errors import ApiError
 from dsp.console.pages import plot, show
 from dsp.console.services import Services
 from dsp.console.words import problem_in, refusal, translator
 
-LANGUAGE = "dsp_language"
 HERE = Path(__file__).parents[1]
-_LANGUAGES = {"en": "en", "zh": "zh-CN"}
 _MOST_FIELDS = 3000
 NAV = (  # group -> address, words, picture
     ("", (("/", "Overview", "overview"), ("/guide", "First steps", "guide"))),
@@ -106,9 +104,7 @@ class Page:
             raise ApiError(400, "form", "that is not a form of ours") from None
         self.form = {name: values[-1] for name, values in self.fields.items()}
         self.by = identify(services, request)
-        asked = request.query_params.get("lang") or request.cookies.get(LANGUAGE, "")
-        preferred = "zh" if request.headers.get("accept-language", "").lower().startswith("zh") else "en"
-        self.lang = asked if asked in _LANGUAGES else preferred
+        self.lang = language_of(request)
 
     @property
     def person(self) -> Identity:
@@ -146,7 +142,7 @@ class Page:
         """A page."""
         by, done = self.by, DONE.get(self.request.query_params.get("done", ""), "")
         shared: dict[str, Any] = {
-            "by": by, "lang": _LANGUAGES[self.lang], "path": self.request.url.path, "_": self.words, "link": self.link,
+            "by": by, "lang": LANGUAGES[self.lang], "path": self.request.url.path, "_": self.words, "link": self.link,
             "nav": _nav(by), "funnel": FUNNEL, "problem": None, "wrong": {}, "form": {}, "done": done,
             "waiting": review.count(self.services.catalog, by) if by is not None else 0,
             "may_report": by is not None and by.may_anywhere(REPORT),
