@@ -126,6 +126,7 @@ class Engine:
         self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
         self._next_bid = self._first = 0
         self._inflight: U64 | None = None  # a rehearsal's; otherwise the host's
+        self._stand_ins: tuple[Slices, Metrics, U64] | None = None  # of rehearsals with this snapshot
         self._rehearsal: DecisionRehearsal | DecisionSink | None = None
         self._live_at_ns = 0
         self._store_seen = (0, 0, 0, 0, 0, 0)
@@ -214,7 +215,7 @@ class Engine:
     def _attach(self, snapshot: Snapshot) -> None:
         """Make ``snapshot`` the one that decides."""
         plan = Plan(snapshot)
-        self.plan = plan
+        self.plan, self._stand_ins = plan, None
         self.work = Workspace(self._k, plan.rows.shape[1], self.config.seed)
         self.encoder = Encoder(plan, self.signer)
         self.slices.attach(plan.ids)
@@ -657,9 +658,12 @@ class Engine:
         if shaping is not None:
             self.shaping = Shaping(self.config.shaping, Metrics.memory("rehearsal"), self.config.seed)
         kept = self._next_bid, self.work.tokens.copy(), self.work.tokens_ns.copy()
-        self.slices, self.tracer = Slices.fixed(self.plan.ids), None
-        self._use_metrics(Metrics.memory("rehearsal"))
-        self._inflight = np.zeros(len(self.audience.inflight.table), np.uint64)
+        if self._stand_ins is None:
+            inflight = np.zeros(len(self.audience.inflight.table), np.uint64)
+            self._stand_ins = Slices.fixed(self.plan.ids), Metrics.memory("rehearsal"), inflight
+        self.tracer = None
+        self.slices, metrics, self._inflight = self._stand_ins
+        self._use_metrics(metrics)
         self._rehearsal = (
             DecisionRehearsal(self.decisions) if self.decisions is not None else DecisionSink(len(self.work.bids), F)
         )

@@ -24,6 +24,7 @@ from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
 from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVICE, SERVING, SideServer, service_asked
 from dsp.ingress.held import Held
+from dsp.ingress.rehearsal import PAUSE_S, Warmth
 from dsp.ingress.scheduling import yielding_threads
 from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
@@ -79,14 +80,25 @@ class GrpcNativeFront:
             self._front.start()
         self.port: int = self._front.bound_port
 
-    def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:
-        """Serve until ``stopping()``, then until quiet or for ``drain_s``. ``idle`` is called between batches."""
+    def run(
+        self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None, *, fresh: bool = False
+    ) -> None:
+        """Serve until ``stopping()``, then until quiet or for ``drain_s``. ``idle`` is called between batches.
+
+        ``fresh``: keep warm until the first request.
+        """
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         polled_ns, poll_ns = time.monotonic_ns(), int(self._config.snapshot_poll_s * 1e9)
         drained_ns = 0
+        warmth = Warmth(self.engine, FMT_PROTOBUF) if fresh else None
         while True:
-            self._receive()
+            self._receive(WAIT_MS if warmth is None else int(PAUSE_S * 1e3))
+            if warmth is not None:
+                if self._waiting or warmth.over():
+                    warmth = None
+                else:
+                    warmth.rehearse()
             if len(self._waiting) > self._shedder.limit:
                 self._shed_excess()
             if self._waiting:
@@ -113,10 +125,13 @@ class GrpcNativeFront:
         self._front.close()
         self._side.close()
 
-    def _receive(self) -> None:
-        """Take every call there is: all get their time of arrival, and what exceeds the queue is shed."""
+    def _receive(self, wait_ms: int) -> None:
+        """Take every call there is: all get their time of arrival, and what exceeds the queue is shed.
+
+        Waits for the first one up to ``wait_ms``, unless some are waiting already.
+        """
         limit = self._config.queue_limit
-        events = self._front.recv_batch(limit, 0 if self._waiting else WAIT_MS)
+        events = self._front.recv_batch(limit, 0 if self._waiting else wait_ms)
         if not events:
             return
         now_ns = time.monotonic_ns()

@@ -36,8 +36,10 @@ from dsp.ingress.http_rules import (
     error_headers,
     format_of,
 )
+from dsp.ingress.rehearsal import PAUSE_S, Warmth
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
 from dsp.ingress.shedder import Shedder
+from dsp.openrtb.columns import FMT_JSON
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
 log = logger(__name__)
@@ -77,6 +79,7 @@ class HttpFront:
         self._last_ns = time.monotonic_ns()
         self._batches = 0
         self._polled_ns = 0
+        self._warmth: Warmth | None = None  # until the first request
         self._age_slot = -1
         self._requests = metrics.counter("dsp_bid_requests_total")
         self._bad = metrics.counter("dsp_bad_requests_total")
@@ -317,11 +320,15 @@ class HttpFront:
 
     # --- the main thread ----------------------------------------------------------------------------------------------
 
-    def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:
+    def run(
+        self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None, *, fresh: bool = False
+    ) -> None:
         """Serve until ``stopping()``, then drain: unready, until quiet; then close; both within ``drain_s``.
 
-        ``idle`` is called every tick.
+        ``idle`` is called every tick. ``fresh``: keep warm until the first request.
         """
+        if fresh:
+            self._warmth = Warmth(self.engine, FMT_JSON, (self._config.http_host, self.port))
         while not stopping():
             self._tick()
             idle()
@@ -338,9 +345,22 @@ class HttpFront:
                 break
             self._tick()
 
+    def _keep_warm(self, warmth: Warmth) -> None:
+        if self._batches or self.reading or self._pending or self.draining or warmth.over():
+            warmth.close()
+            self._warmth = None
+        else:
+            with self._lock:
+                warmth.rehearse()
+            warmth.ask()
+
     def _tick(self) -> None:
         batches = self._batches
-        time.sleep(TICK_S)
+        if self._warmth is None:
+            time.sleep(TICK_S)
+        else:
+            time.sleep(PAUSE_S)
+            self._keep_warm(self._warmth)
         now_ns = time.monotonic_ns()
         if self._pending and self._batches == batches:
             self._flush()

@@ -119,8 +119,11 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     temporary.replace(ready)
     metrics.gauge("dsp_workers")[0] = 1
     log.info("serving", port=front.port)
+    serve: Any = front.run
+    if kind == "http" or (kind == "grpc" and config.bidder.grpc_front == "native"):
+        serve = partial(serve, fresh=True)
     try:
-        front.run(stopping, collector)
+        serve(stopping, collector)
     finally:
         ready.unlink(missing_ok=True)
         decider.close()
