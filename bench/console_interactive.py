@@ -48,7 +48,7 @@ def main(args: list[str]) -> int:
     )
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args(args)
-    config = Config(data_dir=str(options.keep), console=ConsoleConfig(port=free_ports(1)[0]))
+    config = Config(data_dir=str(options.keep), console=ConsoleConfig(port=free_ports(1)[0], metrics_port=0))
     file = config.path("interactive.yaml")
     file.write_text(yaml.safe_dump(msgspec.to_builtins(config)))
     engine = open_catalog(catalog_path(config))

@@ -54,13 +54,13 @@ class LiveSystem:
     """Context manager: everything runs inside it. ``last_bid``: line item id -> `time.monotonic` seconds."""
 
     def __init__(self, directory: Path, requests_per_s: float = 200.0, people: int = 3000) -> None:
-        http, grpc, metrics, ledger, syncs, console = free_ports(6)
+        http, grpc, metrics, ledger, syncs, console, console_metrics = free_ports(7)
         self.requests_per_s = requests_per_s
         self.config = Config(
             data_dir=str(directory),
             bidder=BidderConfig(http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=1, grpc_workers=0),
             ledger=LedgerConfig(port=ledger, grpc_port=syncs, public_url=PUBLIC_URL),
-            console=ConsoleConfig(port=console),
+            console=ConsoleConfig(port=console, metrics_port=console_metrics),
         )
         self.last_bid: dict[int, float] = {}
         self._people = people

@@ -16,6 +16,7 @@ import typer
 import yaml
 
 import dsp
+from dsp.base import console_metrics
 from dsp.base.config import Config
 from dsp.base.metrics import DEFINITIONS, Capacity
 from dsp.cli.main import app
@@ -56,6 +57,7 @@ ROUTES = (
     ),
     ("artf, 8084", "gRPC grpc.health.v1.Health, reflection", "As gRPC defines them"),
     ("console, 8070", "GET /healthz", "It answers"),
+    ("console, 8071", "GET /metrics", "Its metrics; not for the outside"),
     ("console, 8070", "GET /api/v1/openapi.json", "The API's description, for machines"),
     ("ledger, 8091", "gRPC dsp.v1.Ledger/Sync", "A worker's sync, signed; not for the outside"),
 )
@@ -103,7 +105,7 @@ def _comments(source: str) -> dict[tuple[str, str], str]:
 
 
 def metrics() -> Iterator[tuple[str, str, str, str]]:
-    """(name, kind, labels, help) of the bidder's metrics, then of the ledger's."""
+    """(name, kind, labels, help) of the bidder's metrics, then of the ledger's and the console's."""
     for d in DEFINITIONS:
         labels = ", ".join(
             name if isinstance(values, Capacity) or len(values) > 12 else f"{name}: {' '.join(values)}"
@@ -115,6 +117,8 @@ def metrics() -> Iterator[tuple[str, str, str, str]]:
             name, kind, text = (ast.literal_eval(argument) for argument in node.args[:3])
             labels = ", ".join(sorted(set(re.findall(r"(\w+)=\"", ast.unparse(node.args[3])))))
             yield f"dsp_ledger_{name}", kind, labels, text
+    for name, kind, names, text in console_metrics.described():
+        yield name, kind, ", ".join(names), text
 
 
 def commands() -> Iterator[tuple[str, str]]:

@@ -71,7 +71,7 @@ def _own_system(base: Config) -> Iterator[Config]:
 
     from dsp.market.roles import Roles, free_ports
 
-    http, grpc, metrics, ledger, syncs, console = free_ports(6)
+    http, grpc, metrics, ledger, syncs, console, console_metrics = free_ports(7)
     bidder = msgspec.structs.replace(
         base.bidder, http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=2, grpc_workers=1
     )
@@ -82,7 +82,7 @@ def _own_system(base: Config) -> Iterator[Config]:
         ledger=msgspec.structs.replace(
             base.ledger, port=ledger, grpc_port=syncs, public_url=f"http://127.0.0.1:{ledger}"
         ),
-        console=msgspec.structs.replace(base.console, port=console),
+        console=msgspec.structs.replace(base.console, port=console, metrics_port=console_metrics),
     )
     shutil.rmtree(config.root, ignore_errors=True)
     file = write_config(config, config.path("drill.yaml"))

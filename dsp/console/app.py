@@ -15,11 +15,13 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from dsp.base.console_metrics import ConsoleMetrics
 from dsp.base.logs import logger
 from dsp.console import pages
 from dsp.console.api import OPERATIONS, PREFIX, once, parse, permitted
 from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify, language_of
 from dsp.console.errors import ApiError
+from dsp.console.measure import Measure
 from dsp.console.openapi import document
 from dsp.console.operation import JSON, Call, Operation, Reply
 from dsp.console.services import Services
@@ -28,8 +30,8 @@ from dsp.console.words import problem_in
 _LOG = logger(__name__)
 
 
-def build(services: Services) -> ASGIApp:
-    """The application over ``services``."""
+def build(services: Services, metrics: ConsoleMetrics | None = None) -> ASGIApp:
+    """The application over ``services``; what it does is counted in ``metrics``."""
     routes = [Route(PREFIX + "/openapi.json", _openapi(), methods=["GET"])]
     for path in dict.fromkeys(o.path for o in OPERATIONS):
         methods = {o.method: o for o in OPERATIONS if o.path == path}
@@ -38,7 +40,8 @@ def build(services: Services) -> ASGIApp:
     routes += pages.routes(services)
     routes.append(Route("/healthz", _health, methods=["GET"]))
     handlers = dict.fromkeys((ApiError, HTTPException, Exception), _refused(services))
-    return Guard(Starlette(routes=routes, exception_handlers=handlers))  # outside of all: errors have its headers too
+    guarded = Guard(Starlette(routes=routes, exception_handlers=handlers))  # outside: errors have its headers too
+    return Measure(guarded, routes, metrics or ConsoleMetrics())
 
 
 def _endpoint(services: Services, methods: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:

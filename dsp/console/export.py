@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import Engine, func, select
 
+from dsp.base.console_metrics import ConsoleMetrics
 from dsp.base.logs import logger
 from dsp.console import tables
 from dsp.console.access import REPORT, Identity
@@ -113,8 +114,11 @@ def as_parquet(spec: ReportSpec, rows: Sequence[Any]) -> bytes:
 class Exports:
     """Jobs that write whole reports, one at a time, to files under ``directory``."""
 
-    def __init__(self, engine: Engine, reports: Reports, directory: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, reports: Reports, directory: Path, clock: Callable[[], float], metrics: ConsoleMetrics
+    ) -> None:
         self.engine, self.reports, self.directory, self.clock = engine, reports, directory, clock
+        self._metrics = metrics
         self._pool = ThreadPoolExecutor(1, "export")
 
     def start(self, by: Identity, asked: NewReportJob) -> ReportJob:
@@ -136,6 +140,7 @@ class Exports:
                 **values, report=report, progress=0, rows=0, time_s=int(self.clock())
             )
             ref = int(connection.execute(insert).inserted_primary_key[0])  # type: ignore[index]
+        self._metrics.report_job(+1)
         self._pool.submit(self._run, by, ref, asked)
         return self.get(by, ref)
 
@@ -185,7 +190,9 @@ class Exports:
                     writer.close()
             temporary.replace(path)
             self._note(ref, state="done", progress=1_000_000)
+            self._metrics.report_job(-1, "done")
         except Exception as error:
+            self._metrics.report_job(-1, "failed")
             _LOG.error("a report could not be written", exc_info=error)
             self._note(ref, state="failed")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from argon2 import PasswordHasher
 
 from dsp.base.config import Config
+from dsp.base.console_metrics import ConsoleMetrics
 from dsp.catalog.publish import catalog_path
 from dsp.catalog.store import open_catalog
 from dsp.console.accounts import Accounts
@@ -29,11 +30,14 @@ class Services:
 
 
 def open_services(
-    config: Config, clock: Callable[[], float] = time.time, hasher: PasswordHasher | None = None
+    config: Config,
+    clock: Callable[[], float] = time.time,
+    hasher: PasswordHasher | None = None,
+    metrics: ConsoleMetrics | None = None,
 ) -> Services:
     """Over the data directory of ``config``."""
     engine = open_catalog(catalog_path(config))
     accounts = Accounts(engine, clock, hasher)
     reports = Reports(engine, open_books(config))
-    exports = Exports(engine, reports, config.path("reports"), clock)
+    exports = Exports(engine, reports, config.path("reports"), clock, metrics or ConsoleMetrics())
     return Services(config, accounts, Catalog(engine, clock, config.console.approval_above), reports, exports)

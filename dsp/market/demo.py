@@ -346,7 +346,7 @@ def quantile_ms(metrics: str, name: str, q: float) -> float:
 
 def _demo_config(base: Config) -> Config:
     """``base`` under its own data directory, on free ports, one HTTP and one gRPC worker, notices over https."""
-    http, grpc, metrics, ledger, syncs, console = free_ports(6)
+    http, grpc, metrics, ledger, syncs, console, console_metrics = free_ports(7)
     bidder = msgspec.structs.replace(
         base.bidder, http_port=http, grpc_port=grpc, metrics_port=metrics, http_workers=1, grpc_workers=1
     )
@@ -355,7 +355,7 @@ def _demo_config(base: Config) -> Config:
         data_dir=str(base.root / "demo"),
         bidder=bidder,
         ledger=msgspec.structs.replace(base.ledger, port=ledger, grpc_port=syncs, public_url=PUBLIC_URL),
-        console=msgspec.structs.replace(base.console, port=console),
+        console=msgspec.structs.replace(base.console, port=console, metrics_port=console_metrics),
     )
 
 

@@ -193,6 +193,57 @@ DASHBOARDS: dict[str, Dashboard] = {
             ("Failed reads", "reqps", [(rate("dsp_store_errors_total", "kind"), "{{kind}}")]),
         ],
     ),
+    "console": Dashboard(
+        "DSP: console",
+        [
+            ("Requests", "reqps", [(rate("dsp_console_requests_total", "status"), "{{status}}")]),
+            (
+                "Failed, by route",
+                "reqps",
+                [(rate('dsp_console_requests_total{status="5xx"}', "method, route"), "{{method}} {{route}}")],
+            ),
+            (
+                "Answer time of pages",
+                "s",
+                [
+                    (quantile(q, "dsp_console_request_seconds", '{method="GET"}'), f"p{100 * q:g}")
+                    for q in (0.5, 0.95, 0.99)
+                ],
+            ),
+            (
+                "Slowest routes, mean",
+                "s",
+                [
+                    (
+                        f"topk(8, {rate('dsp_console_request_seconds_sum', 'method, route')}"
+                        f" / {rate('dsp_console_request_seconds_count', 'method, route')})",
+                        "{{method}} {{route}}",
+                    )
+                ],
+            ),
+            ("Tries to come in", "short", [("sum by (by, outcome) (increase(dsp_console_sign_ins_total[15m]))",
+                                            "{{by}} {{outcome}}")]),
+            (
+                "Publishing changes",
+                "s",
+                [
+                    (quantile(0.95, "dsp_console_publish_seconds"), "p95"),
+                    ("max(dsp_console_publish_lag_seconds)", "since bidders had every change"),
+                    ("sum(increase(dsp_console_publish_failures_total[5m]))", "failures in 5 min"),
+                ],
+            ),
+            (
+                "Open",
+                "short",
+                [
+                    ("sum(dsp_console_requests_open)", "requests"),
+                    ("sum(dsp_console_report_jobs_open)", "reports being written"),
+                ],
+            ),
+            ("Reports written, per hour", "short", [("sum by (outcome) (increase(dsp_console_report_jobs_total[1h]))",
+                                                     "{{outcome}}")]),
+        ],
+    ),
 }  # fmt: skip
 
 

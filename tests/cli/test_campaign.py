@@ -37,7 +37,7 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("DSP_")}
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     """A console at work over the small catalog."""
     directory = tmp_path_factory.mktemp("campaign")
-    config = Config(data_dir=str(directory), console=ConsoleConfig(port=free_ports(1)[0]))
+    config = Config(data_dir=str(directory), console=ConsoleConfig(port=free_ports(1)[0], metrics_port=0))
     (directory / "catalog.yaml").write_text(GOOD)
     engine = open_catalog(catalog_path(config))
     apply_file(engine, directory / "catalog.yaml")

@@ -184,13 +184,14 @@ def test_a_request_is_explained(run: Callable[..., Any], tmp_path: Path) -> None
 
 
 def test_serve_starts_everything_from_an_empty_directory_and_ends_cleanly(tmp_path: Path) -> None:
-    sockets = [create_server(("127.0.0.1", 0)) for _ in range(5)]
-    http_port, grpc_port, metrics_port, ledger_port, sync_port = (int(s.getsockname()[1]) for s in sockets)
+    sockets = [create_server(("127.0.0.1", 0)) for _ in range(7)]
+    http_port, grpc_port, metrics_port, ledger_port, sync_port, *web = (int(s.getsockname()[1]) for s in sockets)
     for s in sockets:
         s.close()
     file = tmp_path / "config.yaml"
     bidder = {"http_port": http_port, "grpc_port": grpc_port, "metrics_port": metrics_port, "drain_s": 3.0}
-    file.write_text(json.dumps({"bidder": bidder, "ledger": {"port": ledger_port, "grpc_port": sync_port}}))
+    ledger, console = {"port": ledger_port, "grpc_port": sync_port}, {"port": web[0], "metrics_port": web[1]}
+    file.write_text(json.dumps({"bidder": bidder, "ledger": ledger, "console": console}))
     data = tmp_path / "data"
     process = subprocess.Popen(
         [sys.executable, "-m", "dsp.cli.main", "--config", str(file), "serve"],

@@ -47,7 +47,8 @@ WORDS = {
 @pytest.fixture
 def console(config: Config) -> Iterator[Config]:
     """The console role as a process of its own."""
-    running = msgspec.structs.replace(config, console=ConsoleConfig(port=free_ports(1)[0]))
+    port, metrics_port = free_ports(2)
+    running = msgspec.structs.replace(config, console=ConsoleConfig(port=port, metrics_port=metrics_port))
     file = config.path("settings.json")
     file.write_bytes(msgspec.json.encode(running))
     command = [sys.executable, "-m", "dsp.cli.main", "--config", str(file), "console"]

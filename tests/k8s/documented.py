@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 import dsp
+from dsp.base import console_metrics
 from dsp.base.config import Config
 from dsp.base.metrics import DEFINITIONS
 from dsp.cli.main import app
@@ -31,6 +32,8 @@ def ledger_metrics() -> set[str]:
 def metric_names() -> set[str]:
     """Every series name that /metrics can have."""
     known = ledger_metrics()
+    for name, kind, _, _ in console_metrics.described():
+        known |= {name + suffix for suffix in HISTOGRAM} if kind.startswith("histogram") else {name}
     for d in DEFINITIONS:
         known |= {d.name + suffix for suffix in HISTOGRAM} if d.kind in ("seconds", "sizes") else {d.name}
     return known

@@ -95,6 +95,9 @@ def test_the_settings_are_ones_that_the_program_takes(rendered: Manifests, overl
         "metrics": config.bidder.metrics_port,
     }
     assert any(m["kind"] == "Service" and m["metadata"]["name"] == config.ledger.worker_host for m in rendered[overlay])
+    console = next(c for c in dict(pods(rendered[overlay]))["publisher"]["containers"] if c["name"] == "console")
+    ports = {port["name"]: port["containerPort"] for port in console["ports"]}
+    assert ports == {"console": config.console.port, "metrics": config.console.metrics_port}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -203,3 +206,21 @@ def test_the_rta_settings_are_ones_that_the_program_takes_and_go_to_its_ports(re
     pod = dict(pods(rendered["overlays/prod"]))["rta"]
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert ports == {"rta": config.rta.port, "metrics": config.bidder.metrics_port}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_metrics_of_bidder_and_console_are_for_prometheus_alone(rendered: Manifests, overlay: str) -> None:
+    for policy, port in (("bidder", 8082), ("console", 8071)):
+        rules = named(rendered[overlay], "NetworkPolicy", policy)["spec"]["ingress"]
+        sources = [rule["from"] for rule in rules if port in [allowed["port"] for allowed in rule["ports"]]]
+        assert sources == [[{"namespaceSelector": {"matchLabels": {"dsp/monitoring": "true"}}}]], policy
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_role_with_metrics_is_scraped_at_a_port_that_its_service_names(rendered: Manifests, overlay: str) -> None:
+    manifests = rendered[overlay]
+    monitors = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "ServiceMonitor"}
+    assert set(monitors) >= {"bidder", "ledger", "console"}
+    for name, monitor in monitors.items():
+        ports = {port["name"] for port in named(manifests, "Service", name)["spec"]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= ports
