@@ -13,9 +13,9 @@ Invariant: below the limit nothing is shed and nothing is spent but a comparison
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable
+from itertools import compress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,7 +47,7 @@ class Shedder:
         self._surplus = metrics.counter("dsp_bid_surplus_micros_total")
         self._seen = self._totals()
         self._seen_shed = self._requests[:, SHED].copy()
-        self.worth: list[float] = [0.0] * (UNKNOWN_EXCHANGE + 1)  # by exchange, CPM micro-dollars per request
+        self.worth = np.zeros(UNKNOWN_EXCHANGE + 1)  # by exchange, CPM micro-dollars per request
         self.share: list[float] = [1.0] * (UNKNOWN_EXCHANGE + 1)  # of the limit that an exchange may find taken
         self._busy_ns = self._done = 0.0  # of the last twenty batches that others waited behind
         self._since_ns = 0  # end of the batch before, 0 where nothing waited then
@@ -70,20 +70,18 @@ class Shedder:
 
     def cut(self, waiting: list[C]) -> list[C]:
         """Take what exceeds the limit out of ``waiting``: the least worth, and of those the newest; the rest stays in
-        its order. About a microsecond for each that waits.
+        its order. About a fifth of a microsecond for each that waits.
         """
         excess = len(waiting) - self.limit
         if excess <= 0:
             return []
-        worth = self.worth
-        values = [worth[min(each[2], UNKNOWN_EXCHANGE)] for each in waiting]
-        if min(values) == max(values):
-            out = waiting[-excess:]
-            del waiting[-excess:]
-            return out
-        going = set(heapq.nsmallest(excess, range(len(waiting)), key=lambda i: (values[i], -i)))
-        out = [waiting[i] for i in going]
-        waiting[:] = [call for i, call in enumerate(waiting) if i not in going]
+        n = len(waiting)
+        exchanges = np.fromiter((each[2] for each in waiting), np.int64, n)
+        worth = self.worth[np.minimum(exchanges, UNKNOWN_EXCHANGE)]
+        kept = np.ones(n, bool)
+        kept[n - 1 - np.argsort(worth[::-1], kind="stable")[:excess]] = False  # of equals the newest first
+        out = list(compress(waiting, (~kept).tolist()))
+        waiting[:] = compress(waiting, kept.tolist())
         return out
 
     def full(self, exchange: int, waiting: int) -> bool:
@@ -97,11 +95,11 @@ class Shedder:
         self._seen = requests, surplus
         if not n.any():
             return
-        worth, mean = np.array(self.worth), float(value.sum() / n.sum())
+        worth, mean = self.worth, float(value.sum() / n.sum())
         recent = value / np.maximum(n, 1)
         weight = np.where(worth > 0, WORTH_MEMORY, 1.0)
         worth = np.where(n > 0, worth + (recent - worth) * weight, worth + (mean - worth) * DRIFT)
-        self.worth = worth.tolist()
+        self.worth = worth
         shed = self._requests[:, SHED].copy()
         self.share = shares(worth, n + shed - self._seen_shed)
         self._seen_shed = shed

@@ -91,7 +91,7 @@ def test_the_exchange_that_is_worth_least_goes_first_and_comes_back_to_be_tried(
 @given(st.lists(st.integers(0, 70), max_size=300), st.lists(st.floats(0, 1e9), min_size=64, max_size=64))
 def test_a_cut_keeps_the_limit_the_order_and_everybody(exchanges: list[int], worth: list[float]) -> None:
     shed, _ = shedder()
-    shed.worth, shed.limit = worth, 64
+    shed.worth, shed.limit = np.array(worth), 64
     waiting = queue(exchanges)
     gone = shed.cut(waiting)
     assert len(waiting) == min(64, len(exchanges))
@@ -123,3 +123,10 @@ def test_who_is_worth_more_may_fill_more_of_the_queue(exchanges: list[tuple[floa
         for k in np.flatnonzero(seen):
             assert (found[seen & (worth > worth[k])] > found[k]).all()
             assert (found[seen & (worth == worth[k])] == found[k]).all()
+
+
+def test_of_requests_worth_the_same_the_newest_goes() -> None:
+    shed, _ = shedder()
+    shed.limit = 64
+    waiting = queue([3] * 100)
+    assert shed.cut(waiting) == queue([3] * 100)[64:]
