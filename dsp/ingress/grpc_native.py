@@ -7,9 +7,6 @@ UNAVAILABLE, which clients may retry, and connects to another worker.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 import time
 from collections.abc import Callable
 
@@ -33,9 +30,6 @@ from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 log = logger(__name__)
 
 INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAUTHENTICATED = 3, 5, 8, 13, 16
-# How much deciding yields to the front's own thread on the same core (Linux: threads have their own). As equals,
-# calls by the thousand would wait unread in sockets, where nobody sees that they have become too many.
-NICE = 3
 WAIT_MS = 20  # for calls, before looking at the clock again
 HELD_NS = 50_000_000  # nothing came for so long: nobody needs to be held back
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
@@ -87,8 +81,6 @@ class GrpcNativeFront:
 
         ``fresh``: keep warm until the first request.
         """
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         polled_ns, poll_ns = time.monotonic_ns(), int(self._config.snapshot_poll_s * 1e9)
         drained_ns = 0
         warmth = Warmth(self.engine, FMT_PROTOBUF) if fresh else None

@@ -23,6 +23,7 @@ from dsp.base.logs import logger, start_logging
 from dsp.base.metrics import Metrics
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.rehearsal import rehearse
+from dsp.ingress.scheduling import yield_to_threads
 
 log = logger(__name__)
 
@@ -122,6 +123,8 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     serve: Any = front.run
     if kind == "http" or (kind == "grpc" and config.bidder.grpc_front == "native"):
         serve = partial(serve, fresh=True)
+    if kind == "grpc":
+        yield_to_threads()  # not earlier: the rehearsal's front is gone, the real one's threads are there
     try:
         serve(stopping, collector)
     finally:

@@ -218,6 +218,20 @@ def test_workers_end_when_their_supervisor_is_killed(start: Callable[..., Role])
     until(lambda: not any(alive(pid) for pid in pids))
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="reads the niceness of threads from /proc")
+def test_a_grpc_workers_io_thread_goes_before_the_one_that_decides(start: Callable[..., Role]) -> None:
+    role = start(http_workers=0, grpc_workers=1)
+    (pid,) = role.pids()
+    deciding = os.getpriority(os.PRIO_PROCESS, pid)
+    reading = [
+        os.getpriority(os.PRIO_PROCESS, int(task.name))
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if (task / "comm").read_text() == "grpc-native-io\n"
+    ]
+    assert reading
+    assert max(reading) < deciding
+
+
 def test_decision_logs_go_when_their_time_is_over(start: Callable[..., Role], tmp_path: Path) -> None:
     logs = tmp_path / "log" / "decisions"
     logs.mkdir(parents=True)
