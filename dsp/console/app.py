@@ -19,7 +19,7 @@ from dsp.base.console_metrics import ConsoleMetrics
 from dsp.base.logs import logger
 from dsp.console import pages
 from dsp.console.api import OPERATIONS, PREFIX, once, parse, permitted
-from dsp.console.edge import Guard, body_of, check_csrf, error_response, identify, language_of
+from dsp.console.edge import MOST_ID, Guard, body_of, check_csrf, error_response, identify, language_of
 from dsp.console.errors import ApiError
 from dsp.console.measure import Measure
 from dsp.console.openapi import document
@@ -65,7 +65,7 @@ def _answer(services: Services, operation: Operation, request: Request, body: by
     if operation.match and not etag:
         raise ApiError(428, "if_match", "send if-match with the ETag that you read, or *")
     ref = int(request.path_params.get("id", 0))
-    if ref > 2**53:
+    if ref > MOST_ID:
         raise ApiError(404, "not_found", "ids are not that large")
     call = Call(services, by, ref, query, parsed, etag, str(request.path_params.get("key", "")))
     key = request.headers.get("idempotency-key")

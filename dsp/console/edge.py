@@ -21,6 +21,7 @@ COOKIE = "dsp_session"
 LANGUAGE = "dsp_language"
 LANGUAGES = {"en": "en", "zh": "zh-CN"}
 MOST_BYTES = 1 << 20
+MOST_ID = 2**53  # of what addresses name; databases take no more than 2**63
 _SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: https:; "

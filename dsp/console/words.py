@@ -44,10 +44,10 @@ def refusal(text: str) -> str:
     return ZH.get(text, text)
 
 
-def problem_in(lang: str, problem: Problem) -> Problem:
-    """What went wrong, in the reader's language."""
+def problem_in(lang: str, problem: Problem, named: Callable[[str], str] = str) -> Problem:
+    """What went wrong, in the reader's language; ``named`` says what the reader calls a field."""
     if lang != "zh":
         return problem
     fields = [FieldError(f.field, refusal(f.message)) for f in problem.fields]
-    message = "；".join(f"{f.field}：{f.message}" for f in fields[:3]) if fields else refusal(problem.message)
+    message = "；".join(f"{named(f.field)}：{f.message}" for f in fields[:3]) if fields else refusal(problem.message)
     return Problem(problem.code, message, fields)

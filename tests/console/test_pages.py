@@ -16,7 +16,7 @@ import dsp.console
 from dsp.console import library, words
 from dsp.console.access import ROLES, SCOPES
 from dsp.console.catalog import TABLES
-from dsp.console.pages import creatives, why
+from dsp.console.pages import creatives, show, why
 from dsp.console.pages.editor import FIELDS
 from dsp.console.pages.page import DONE, FUNNEL, NAV
 from dsp.console.services import Services
@@ -71,6 +71,7 @@ def said() -> set[str]:
     used |= set(why.REMEDIES.values()) | {codes.NBR_TEXT[code] for code in why.REMEDIES}
     used |= {name for _, name in FUNNEL} | set(DONE.values()) | {m.removesuffix("_micros") for m in MEASURES}
     used |= {text for group, links in NAV for text in (group, *(link[1] for link in links))}
+    used |= set(show.FIELDS.values())
     used |= {text for fields in FIELDS.values() for f in fields for text in (f[1], f[3])}
     used |= {text for fields in creatives.FORM.values() for _, *texts in fields for text in texts}
     used |= {text for several in creatives.UPLOADS.values() for *_, text in several} | set(creatives.FORMATS.values())

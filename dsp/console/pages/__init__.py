@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dsp.console.edge import body_of, check_csrf
+from dsp.console.edge import MOST_ID, body_of, check_csrf
 from dsp.console.errors import ApiError
 from dsp.console.pages import (
     audiences,
@@ -112,6 +112,8 @@ def _route(services: Services, method: str, path: str, handler: Handler, public:
                 return see("/sign-in")
             if page.by is not None and not public:
                 check_csrf(request, page.by, page.form.get("csrf", ""))
+            if page.ref > MOST_ID:
+                raise ApiError(404, "not_found", "ids are not that large")
             return handler(page)
         except ApiError as error:
             return page.show("message.html", error.status, problem=error.problem)

@@ -78,7 +78,13 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         **{"money": show.money, "amount": show.amount, "count": show.count, "share": show.share, "when": show.when},
-        **{"difference": show.difference, "compact": show.compact, "change": show.change, "ratio": show.ratio},
+        **{
+            "difference": show.difference,
+            "compact": show.compact,
+            "change": show.change,
+            "ratio": show.ratio,
+            "field": show.field,
+        },
     }
     environment.globals["plot"] = plot
     return environment
@@ -123,7 +129,7 @@ class Page:
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise ApiError(400, "query", str(error)) from None
+            raise wrong_address(error) from None
 
     def numbers(self, name: str) -> list[int]:
         """What boxes of that name were ticked, as ids."""
@@ -149,7 +155,7 @@ class Page:
             "may_edit": by is not None and by.may_anywhere(EDIT),
         }  # fmt: skip
         if values.get("problem") is not None:
-            values["problem"] = problem_in(self.lang, values["problem"])
+            values["problem"] = problem_in(self.lang, values["problem"], lambda name: self.words(show.field(name)))
         if self.lang == "zh" and values.get("wrong"):
             values["wrong"] = {name: refusal(text) for name, text in values["wrong"].items()}
         text = _TEMPLATES.get_template(template).render({**shared, **values})
@@ -165,6 +171,12 @@ Handler = Callable[[Page], Response]
 def see(path: str, done: str = "") -> Response:
     """Go there; ``done`` of `DONE` is said at the top."""
     return RedirectResponse(path + (("&" if "?" in path else "?") + "done=" + done if done else ""), 303)
+
+
+def wrong_address(error: msgspec.ValidationError) -> ApiError:
+    """400, naming the part of the query that is at fault."""
+    name = str(error).rpartition("$.")[2].rstrip("`")
+    return ApiError(400, "query", f"the address has a wrong `{name}`; open the page anew from the menu")
 
 
 def wrong_fields(error: ApiError) -> dict[str, str]:

@@ -15,7 +15,7 @@ from dsp.console.access import REPORT
 from dsp.console.errors import ApiError, invalid
 from dsp.console.models import DIMENSIONS, NewReportJob, NewSavedReport, ReportQuery, ReportSpec
 from dsp.console.pages import plot, show
-from dsp.console.pages.page import Page, see
+from dsp.console.pages.page import Page, see, wrong_address
 from dsp.ledger.schema import MEASURES
 
 _PAGE = 200  # rows
@@ -52,7 +52,7 @@ def _asked(page: Page) -> ReportQuery:
     try:
         return msgspec.convert({"limit": _PAGE, **query, "by": ",".join(by)}, ReportQuery, strict=False)
     except msgspec.ValidationError as error:
-        raise ApiError(400, "query", str(error)) from None
+        raise wrong_address(error) from None
 
 
 def _link(query: ReportSpec, **changes: Any) -> str:

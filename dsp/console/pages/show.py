@@ -66,12 +66,46 @@ def difference(change: Any) -> list[tuple[str, str, str]]:
     before, after = change.before or {}, change.after or {}
     if not isinstance(after, dict) or not isinstance(before, dict) or not before:
         return []
-    return [(k, _short(before.get(k)), _short(after[k])) for k in after if before.get(k) != after[k]]
+    old, new = _flat(before), _flat(after)
+    return [(k, _short(old.get(k)), _short(new.get(k))) for k in new if old.get(k) != new[k]]
+
+
+def _flat(one: dict[str, Any]) -> dict[str, Any]:
+    """A budget and a flight as fields of their own: who reads what changed sees the one amount or time that did."""
+    found: dict[str, Any] = {}
+    for name, value in one.items():
+        parts = dict.fromkeys(_PARTS.get(name, ())) | value if isinstance(value, dict) else value
+        inside = name in _PARTS and isinstance(parts, dict)
+        found |= {f"{name}.{k}": v for k, v in parts.items()} if inside else {name: value}
+    return found
+
+
+_PARTS = {"budget": ("total", "daily", "hourly"), "flight": ("start", "end")}
+FIELDS = {  # a field in the API's words, and in a person's
+    "name": "Name", "status": "Status", "budget": "Budget", "total": "Total budget", "daily": "Daily budget",
+    "hourly": "Hourly budget", "flight": "Flight", "start": "Start", "end": "End", "max_bid_cpm": "Maximum bid, CPM",
+    "offer": "Offer", "pacing": "Pacing", "targeting": "Targeting", "creatives": "Creatives", "creative": "Creative",
+    "deals": "Deals", "frequency": "Frequency cap", "target": "Goal", "attribution": "Attribution",
+    "timezone": "Time zone", "experiments": "Experiments", "currency": "Currency", "seat": "Seat",
+    "domain": "Domains", "category": "Categories", "language": "Language", "agency_margin": "Agency's margin",
+    "prepaid": "Prepaid", "product_frequency": "Frequency cap by product", "special_category": "Special category",
+    "email": "E-mail", "password": "Password", "roles": "Roles", "role": "Role", "disabled": "Locked out",
+    "code": "One-time code", "url": "Picture", "scopes": "Scopes", "spec": "The ad", "format": "Format", "size": "Size",
+    "landing": "Landing page", "id": "Number", "advertiser_id": "Advertiser", "campaign_id": "Campaign",
+    "line_item_id": "Line item", "bill": "Bill", "action": "What", "report": "Report",
+}  # fmt: skip
+
+
+def field(name: str) -> str:
+    """What a person calls a field, by the last step of its path; what has no name of its own stays as it is."""
+    return FIELDS.get(name.rpartition(".")[2], name)
 
 
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         value = {k: v for k, v in value.items() if v is not None}
+    if value is None or isinstance(value, bool):
+        return NONE if value is None else "yes" if value else "no"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 300 else text[:300] + "…"
 
