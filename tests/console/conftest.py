@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import yaml
 from argon2 import PasswordHasher
 from catalog_file import GOOD
 from console_names import OWNER, PASSWORD
+from every_page import furnish
+from playwright.sync_api import Page, sync_playwright
 from starlette.testclient import TestClient
 
 from dsp.base.config import Config
@@ -22,6 +25,8 @@ from dsp.console.app import build
 from dsp.console.edge import COOKIE
 from dsp.console.services import Services, open_services
 from dsp.ledger.database import open_database
+
+CHROMIUM = shutil.which("chromium")
 
 
 class Clock:
@@ -100,3 +105,41 @@ def owner(sign_in: Callable[..., TestClient]) -> TestClient:
 def anyone(services: Services) -> TestClient:
     """Nobody yet."""
     return TestClient(build(services), raise_server_exceptions=False, follow_redirects=False)
+
+
+@pytest.fixture
+def full(services: Services, sign_in: Callable[..., TestClient]) -> TestClient:
+    """The owner of a console with something of everything."""
+    owner = sign_in()
+    furnish(services, owner, sign_in("trader", 1))
+    return owner
+
+
+@pytest.fixture
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The owner of a console in which nothing was ever made."""
+    config = Config(data_dir=str(tmp_path_factory.mktemp("empty")))
+    open_database(config.path("ledger.db")).dispose()
+    services = open_services(config, hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    services.accounts.add_owner("me@bank.example")
+    secret = services.accounts.use_link(services.accounts.make_link(), "me@bank.example", "")
+    identity = services.accounts.by_session(secret)
+    assert identity is not None
+    client = TestClient(build(services), headers={"x-csrf-token": identity.csrf}, raise_server_exceptions=False)
+    client.cookies.set(COOKIE, secret)
+    yield client
+    services.catalog.engine.dispose()
+    services.reports.books.dispose()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    if CHROMIUM is None:
+        if os.environ.get("DSP_REQUIRE_BROWSER"):
+            pytest.fail("no Chromium is installed")
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context(bypass_csp=True)  # for axe alone: the policy is tested in test_attacks
+        yield context.new_page()
+        browser.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import httpx
 import msgspec
 import pytest
 from console_names import PASSWORD
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from sqlalchemy import insert
 
 from dsp.base.config import Config, ConsoleConfig
@@ -36,7 +35,6 @@ from dsp.ledger.rollups import ALL, GRAINS
 from dsp.ledger.schema import MEASURES, ROLLUP_DAYS
 from dsp.market.roles import free_ports
 
-CHROMIUM = shutil.which("chromium")
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
 WORDS = {
     "en": ("Overview", "New campaign", "Save", "Resume", "Pause", "paused", "active", "Reports", "Download CSV"),
@@ -68,19 +66,6 @@ def console(config: Config) -> Iterator[Config]:
     finally:
         process.terminate()
         assert process.wait(20) == 0
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    if CHROMIUM is None:
-        if os.environ.get("DSP_REQUIRE_BROWSER"):
-            pytest.fail("no Chromium is installed")
-        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        context = browser.new_context(bypass_csp=True)  # for axe alone: the policy is tested in test_attacks
-        yield context.new_page()
-        browser.close()
 
 
 def look(page: Page, name: str) -> None:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterator
 
 import pytest
-from argon2 import PasswordHasher
 from catalog_file import GOOD
-from every_page import ERRORS, REFUSED, addresses, bare, furnish, refused, templates
+from every_page import ERRORS, REFUSED, addresses, bare, refused, templates
 from starlette.testclient import TestClient
 
-from dsp.base.config import Config
 from dsp.console import pages
-from dsp.console.app import build
-from dsp.console.edge import COOKIE
-from dsp.console.services import Services, open_services
-from dsp.ledger.database import open_database
+from dsp.console.services import Services
 
 # Words that are the same in every language: names of things in the trade, file formats, and what people have named.
 SAME = {
@@ -45,31 +39,6 @@ def names() -> set[str]:
     """What the catalog's people have called things."""
     typed = "Rival Autumn Weekly script nothing-like-it Skip locked new setup csv parquet a b"
     return {w.lower() for w in re.findall(r"[A-Za-z]+", GOOD + typed)}
-
-
-@pytest.fixture
-def full(services: Services, sign_in: Callable[..., TestClient]) -> TestClient:
-    """The owner of a console with something of everything."""
-    owner = sign_in()
-    furnish(services, owner, sign_in("trader", 1))
-    return owner
-
-
-@pytest.fixture
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The owner of a console in which nothing was ever made."""
-    config = Config(data_dir=str(tmp_path_factory.mktemp("empty")))
-    open_database(config.path("ledger.db")).dispose()
-    services = open_services(config, hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    services.accounts.add_owner("me@bank.example")
-    secret = services.accounts.use_link(services.accounts.make_link(), "me@bank.example", "")
-    identity = services.accounts.by_session(secret)
-    assert identity is not None
-    client = TestClient(build(services), headers={"x-csrf-token": identity.csrf}, raise_server_exceptions=False)
-    client.cookies.set(COOKIE, secret)
-    yield client
-    services.catalog.engine.dispose()
-    services.reports.books.dispose()
 
 
 def test_every_page_opens_with_something_to_show_and_without(full: TestClient, empty: TestClient) -> None:
