@@ -8,7 +8,6 @@ something must have seen it as it is.
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from dsp.catalog.apply import Writer
 from dsp.catalog.check import check
 from dsp.catalog.source import FieldPath
 from dsp.console.access import ALL, EDIT, READ, Identity
+from dsp.console.approval import require_second
 from dsp.console.audit import record
 from dsp.console.convert import advertiser_of, campaign_of, line_item_of
 from dsp.console.errors import ApiError, FieldError, invalid, not_found
@@ -184,16 +184,8 @@ class Catalog:
 
     def _approved(self, connection: Connection, kind: str, action: str, before: Shown | None, after: Shown) -> None:
         """Raise 409 where a campaign would go live, or cost more while live, than one person may decide."""
-        if not self.approval_above or kind != "campaign" or action == "approve" or after["status"] != "active":
-            return
-        was = _stake(before) if before is not None and before["status"] == "active" else 0.0
-        if _stake(after) <= was:
-            return
-        c, a = tables.currency.c, tables.advertiser.c
-        rate = select(c.usd).join(tables.advertiser, a.currency == c.code).where(a.id == after["advertiser_id"])
-        if _stake(after) * float(connection.execute(rate).scalar() or 1.0) > self.approval_above:
-            limit = f"{self.approval_above:,.0f} USD"
-            raise ApiError(409, "approval", f"it may spend more than {limit}; send it for review by a second person")
+        if self.approval_above and action != "approve":
+            require_second(connection, self.approval_above, kind, before, after)
 
     def archive(self, by: Identity, kind: str, ref: int, etag: str) -> Shown:
         """End it for good; its books stay."""
@@ -234,12 +226,6 @@ class Catalog:
         ref = _find(connection, kind, parent, one.name)
         assert ref is not None
         return ref
-
-
-def _stake(campaign: Shown) -> float:
-    """What a campaign may spend: its total, or a month of its daily budget; without either, anything."""
-    total, daily = (campaign["budget"].get(name) for name in ("total", "daily"))
-    return float(total) if total is not None else 30 * float(daily) if daily is not None else math.inf
 
 
 def etag_of(shown: Shown) -> str:
