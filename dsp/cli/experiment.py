@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from dsp.base.config import Config
@@ -12,7 +13,7 @@ from dsp.cli.edge import config_of, fail, print_json, refusing
 
 if TYPE_CHECKING:
     from dsp.catalog.snapshot import Snapshot
-    from dsp.control.experiment import Compared
+    from dsp.console.trials import Results
     from dsp.model.trial import Arm, Conversions
 
 app = typer.Typer(help="Experiments: people split into arms, and what came of it.", no_args_is_help=True)
@@ -56,11 +57,8 @@ def report(
     """
     from dsp.audience.access import AccessError
     from dsp.audience.store import StoreError
-    from dsp.control.experiment import compare
-    from dsp.log.decisions import read_decisions
-    from dsp.log.outcomes import read_outcomes
+    from dsp.console.trials import results_of
     from dsp.model.correction import now_ms
-    from dsp.model.trial import arms_of
 
     config = config_of(context)
     snapshot = _published(config)
@@ -68,38 +66,16 @@ def report(
     with refusing(StoreError, AccessError):
         came = None if conversions is None else _conversions(config, conversions, int(experiment["id"]))
         since = now_ms() - days * DAY_MS if days else None
-        decisions = read_decisions(config.path("log", "decisions"), since, ghosts=True)
-        outcomes = read_outcomes(config.path("log", "outcomes"), since)
-        arms = arms_of(decisions, outcomes, snapshot, experiment, came)
-    base = next((arm for arm in arms if arm.control), arms[0])
-    compared = {
-        arm.name: {metric: compare(base.ratios(arm)[metric], of) for metric, of in arm.ratios(base).items()}
-        for arm in arms
-        if arm is not base
-    }
+        arms, results = results_of(config, snapshot, experiment, since, came)
     if as_json:
         facts = {"experiment": experiment["name"], "id": experiment["id"], "status": experiment["status"]}
-        rows = {arm: {metric: _row(row) for metric, row in metrics.items()} for arm, metrics in compared.items()}
-        print_json(
-            {**facts, "level": 0.95, "arms": [arm.totals() for arm in arms], "base": base.name, "compared": rows}
-        )
+        print_json({**facts, **msgspec.to_builtins(results)})
         return
-    _show(arms, base, compared)
+    _show(arms, results)
 
 
-def _row(row: Compared) -> dict[str, Any]:
-    return {
-        "base": row.a,
-        "arm": row.b,
-        "difference": row.difference,
-        "difference_interval": [row.low, row.high],
-        "lift": row.lift,
-        "lift_interval": [row.lift_low, row.lift_high],
-        "significant": row.significant,
-    }
-
-
-def _show(arms: list[Arm], base: Arm, compared: dict[str, dict[str, Any]]) -> None:
+def _show(arms: list[Arm], results: Results) -> None:
+    base = next(arm for arm in arms if arm.name == results.base)
     heads = ("people", "bids", "ghost_bids", "spent_usd", "clicks", "applications", "funded", "value_usd")
     print(f"{'':24}" + "".join(f"{head.replace('_', ' '):>14}" for head in heads))
     for arm in arms:
@@ -108,17 +84,16 @@ def _show(arms: list[Arm], base: Arm, compared: dict[str, dict[str, Any]]) -> No
         print(f"{arm.name:24}" + "".join(f"{cell:>14}" for cell in cells))
     if any(arm.erased for arm in arms):
         print(f"{sum(arm.erased for arm in arms):,} bids of people who were erased since are left out")
-    for name, metrics in compared.items():
+    for name, metrics in results.compared.items():
         print(f"\n{name} against {base.name}:")
         for metric, row in metrics.items():
-            if row.low is None:
+            if row.difference_interval[0] is None:
                 print(f"  {metric:44} too little came to tell")
                 continue
-            lift = (
-                "" if row.lift_low is None else f"   lift {row.lift:+.1%} ({row.lift_low:+.1%} to {row.lift_high:+.1%})"
-            )
+            low, high = row.lift_interval
+            lift = "" if low is None else f"   lift {row.lift:+.1%} ({low:+.1%} to {high:+.1%})"
             tells = "" if row.significant else "   not significant"
-            print(f"  {metric:44} {row.a:.4g} -> {row.b:.4g}{lift}{tells}")
+            print(f"  {metric:44} {row.base:.4g} -> {row.arm:.4g}{lift}{tells}")
     if base.control and not base.told:
         print("what held-out people did is not known here: give their conversions with --conversions FILE")
 

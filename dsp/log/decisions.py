@@ -184,6 +184,27 @@ def read_decisions(
     return {**out, SPEC_HASH: spec_hash or "", "truncated": truncated, "skipped": skipped}
 
 
+def read_experiment(directory: Path, experiment: int, since: int | None = None) -> dict[str, Any]:
+    """The decisions of one experiment, ghosts included, as arrays by field name, without their features.
+
+    Rows of every feature spec, as features are not looked at. Holds no more than these rows and one batch of the rest.
+    ``since`` as of `read_decisions`.
+    """
+    parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in DECISION_FIELDS}
+    for file in segment_files(Path(directory), since):
+        for batch in SegmentReader(file).batches():
+            mine = _column(batch, "experiment", 0) == experiment
+            if since is not None:
+                mine &= _column(batch, "time_ms", 0) >= since
+            if mine.any():
+                for name, (_, width) in DECISION_FIELDS.items():
+                    parts[name].append(_column(batch, name, width)[mine])
+    return {
+        name: np.concatenate(columns) if columns else np.zeros((0, width) if width else 0, dtype)
+        for (name, columns), (dtype, width) in zip(parts.items(), DECISION_FIELDS.values(), strict=True)
+    }
+
+
 def _column(batch: Any, name: str, width: int) -> npt.NDArray[Any]:
     """A column of a batch; zeros where the segment was written before there was such a field."""
     if name in batch.schema.names:

@@ -66,15 +66,24 @@ class OutcomeWriter:
         self._segments.close()
 
 
-def read_outcomes(directory: Path, since: int | None = None) -> dict[str, Any]:
-    """All outcomes in ``directory`` as arrays by field name; ``since`` in unix ms. "truncated" counts broken files."""
+def read_outcomes(
+    directory: Path, since: int | None = None, bids: npt.NDArray[np.uint64] | None = None
+) -> dict[str, Any]:
+    """All outcomes in ``directory`` as arrays by field name; ``since`` in unix ms. "truncated" counts broken files.
+
+    With ``bids`` only what happened to these bid ids, and no more than that is held in memory.
+    """
     parts: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in OUTCOME_FIELDS}
     truncated = 0
     for file in segment_files(Path(directory), since):
         reader = SegmentReader(file)
         for batch in reader.batches():
-            for name in OUTCOME_FIELDS:
-                parts[name].append(column_of(batch, name, 0))
+            columns = {name: column_of(batch, name, 0) for name in OUTCOME_FIELDS}
+            if bids is not None:
+                mine = np.isin(columns["bid_id"], bids)
+                columns = {name: column[mine] for name, column in columns.items()}
+            for name, column in columns.items():
+                parts[name].append(column)
         truncated += reader.truncated
     out: dict[str, Any] = {
         name: np.concatenate(columns) if columns else np.zeros(0, OUTCOME_FIELDS[name][0])
