@@ -76,6 +76,6 @@ def _number(value: types.Amount) -> float | None:
     """``value`` as a finite number; None: it is not one."""
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from dsp.console import creatives, history, library, models, reporting, tables
+from dsp.console import creatives, experiments, history, library, models, reporting, tables
 from dsp.console.access import Identity
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
@@ -149,6 +149,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *_crud("campaign", "/campaigns"),
     *_crud("line_item", "/line-items"),
     *creatives.OPERATIONS,
+    *experiments.OPERATIONS,
     *library.OPERATIONS,
     Operation("GET", "/references", "Names that line items may refer to", _references, models.References),
     Operation("GET", "/changes", "What changed, newest first", _changes, models.ChangePage, models.AuditQuery),

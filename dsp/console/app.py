@@ -79,7 +79,8 @@ def _answer(services: Services, operation: Operation, request: Request, body: by
         status, data = once(services, by, key, asked, run)
         return Response(data, status, media_type="application/json")
     reply = operation.run(call)
-    if reply.etag and request.headers.get("if-none-match") == reply.etag and request.method in ("GET", "HEAD"):
+    unchanged = bool(reply.etag) and not reply.live and request.headers.get("if-none-match") == reply.etag
+    if unchanged and request.method in ("GET", "HEAD"):
         return Response(status_code=304, headers={"etag": reply.etag})
     return _response(operation, reply)
 

@@ -217,12 +217,12 @@ class Catalog:
             one = msgspec.convert(msgspec.to_builtins(spec), SPECS[kind])
         except msgspec.ValidationError as error:
             raise invalid("body", str(error)) from None
-        file = types.CatalogFile(advertisers=(_within(connection, kind, parent, one),))
-        problems = check(file, known_to(connection, by))
+        owner = _within(connection, kind, parent, one)
+        problems = check(types.CatalogFile(advertisers=(_alone(kind, owner),)), known_to(connection, by))
         if problems:
             fields = [FieldError(_field(path[_DEPTH[kind] :]), text) for path, text in problems]
             raise ApiError(422, "invalid", "; ".join(f"{f.field}: {f.message}" for f in fields[:3]), fields[:50])
-        Writer(connection).write(file)
+        Writer(connection).write(types.CatalogFile(advertisers=(owner,)))
         ref = _find(connection, kind, parent, one.name)
         assert ref is not None
         return ref
@@ -263,10 +263,18 @@ def _within(connection: Connection, kind: str, parent: int, one: Any) -> types.A
     advertiser = advertiser_of(_by_id(connection, tables.advertiser, [owner])[owner])
     if kind == "line_item":
         campaign = campaign_of(row, advertiser.timezone)
-        campaign = msgspec.structs.replace(campaign, line_items=(one,), experiments=())  # they name line items not here
+        campaign = msgspec.structs.replace(campaign, line_items=(one,))
     else:
         campaign = msgspec.structs.replace(campaign, line_items=())
     return msgspec.structs.replace(advertiser, campaigns=(campaign,))
+
+
+def _alone(kind: str, owner: types.Advertiser) -> types.Advertiser:
+    """As it is checked: a line item without its campaign's experiments, which name others that are not here."""
+    if kind != "line_item":
+        return owner
+    campaigns = tuple(msgspec.structs.replace(campaign, experiments=()) for campaign in owner.campaigns)
+    return msgspec.structs.replace(owner, campaigns=campaigns)
 
 
 def _short(name: str) -> str:

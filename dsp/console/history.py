@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from sqlalchemy import select
 
 from dsp.console import library, tables
@@ -48,7 +49,8 @@ def undo(catalog: Catalog, by: Identity, change_id: int) -> dict[str, Any]:
         raise ApiError(409, "no_undo", "that is not a change that can be undone")
     in_library = row.kind in library.TABLES
     key = change.after[library.KEY[row.kind]] if in_library else row.ref
-    now = library.get(catalog, by, row.kind, key) if in_library else catalog.get(by, row.kind, key)
+    shown = library.get(catalog, by, row.kind, key) if in_library else catalog.get(by, row.kind, key)
+    now = json.loads(msgspec.json.encode(shown))  # as the log has it: lists, no tuples
     fields = [k for k, v in change.before.items() if k not in _FIXED and change.after.get(k) != v]
     if any(now.get(k) != change.after.get(k) for k in fields):
         raise ApiError(409, "changed_since", "it was changed again since; change it by hand")

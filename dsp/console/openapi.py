@@ -15,7 +15,7 @@ _REF = "#/components/schemas/{name}"
 _WHY = {
     400: "Not understood", 401: "Not signed in", 403: "Not allowed", 404: "Not found", 409: "In conflict",
     412: "Stale ETag", 413: "Too large", 422: "Wrong fields", 428: "If-Match is missing", 429: "Too many",
-    503: "No books yet",
+    503: "Not there yet, or busy",
 }  # fmt: skip
 
 

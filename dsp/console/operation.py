@@ -46,6 +46,7 @@ class Reply:
     content: bytes | None = None  # instead of JSON
     filename: str = ""
     path: Path | None = None  # of a file to send instead
+    live: bool = False  # holds figures that the ETag does not cover
 
 
 @dataclass(frozen=True)

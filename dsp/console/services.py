@@ -16,6 +16,7 @@ from dsp.console.accounts import Accounts
 from dsp.console.catalog import Catalog
 from dsp.console.export import Exports
 from dsp.console.reports import Reports, open_books
+from dsp.console.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Services:
     catalog: Catalog
     reports: Reports
     exports: Exports
+    trials: Trials
 
 
 def open_services(
@@ -40,4 +42,5 @@ def open_services(
     accounts = Accounts(engine, clock, hasher)
     reports = Reports(engine, open_books(config))
     exports = Exports(engine, reports, config.path("reports"), clock, metrics or ConsoleMetrics())
-    return Services(config, accounts, Catalog(engine, clock, config.console.approval_above), reports, exports)
+    catalog = Catalog(engine, clock, config.console.approval_above)
+    return Services(config, accounts, catalog, reports, exports, Trials(config, clock))

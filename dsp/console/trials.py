@@ -67,7 +67,11 @@ class Results(msgspec.Struct):
 
 
 def results_of(
-    config: Config, snapshot: Snapshot, experiment: dict[str, Any], since_ms: int | None, came: Conversions | None = None
+    config: Config,
+    snapshot: Snapshot,
+    experiment: dict[str, Any],
+    since_ms: int | None,
+    came: Conversions | None = None,
 ) -> tuple[list[Arm], Results]:
     """The arms of ``experiment`` (of the snapshot's meta) and what they show. The base is the held-out arm, else the
     first.
