@@ -27,6 +27,7 @@ from dsp.console.access import REPORT, Identity
 from dsp.console.errors import ApiError, not_found
 from dsp.console.models import NewReportJob, ReportJob, ReportSpec
 from dsp.console.reports import Reports, span
+from dsp.console.transaction import changing, reading
 
 KEEP_S = 7 * 86_400
 STALLED_S = 120  # without progress: its process is gone
@@ -128,7 +129,7 @@ class Exports:
         span(asked.report)
         mine = by.advertisers(REPORT)
         rights = "" if mine is None else ",".join(map(str, sorted(mine)))
-        with self.engine.begin() as connection:
+        with changing(self.engine) as connection:
             waiting = (_JOB.user_id == by.user_id) & _JOB.state.in_(("waiting", "running"))
             alive = _JOB.time_s > self.clock() - STALLED_S
             if connection.execute(select(func.count()).where(waiting, alive)).scalar_one() >= MOST_WAITING:
@@ -146,7 +147,7 @@ class Exports:
 
     def get(self, by: Identity, ref: int) -> ReportJob:
         """How far it is. Raises 404, also to everybody but who asked."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(select(tables.report_job).where(_JOB.id == ref)).first()
         if row is None or row.user_id != by.user_id or not self._within(by, row.rights):
             raise not_found("report")

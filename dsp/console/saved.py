@@ -15,6 +15,7 @@ from dsp.console.access import ADMIN, ALL, REPORT, Identity
 from dsp.console.errors import ApiError, not_found
 from dsp.console.models import NewSavedReport, ReportSpec, SavedReport
 from dsp.console.reports import span
+from dsp.console.transaction import changing, reading
 
 _SPEC = msgspec.json.Decoder(ReportSpec).decode
 _T = tables.saved_report.c
@@ -30,7 +31,7 @@ def save(engine: Engine, by: Identity, asked: NewSavedReport) -> SavedReport:
     span(spec)
     report = msgspec.json.encode(spec).decode()
     values = {"name": asked.name, "advertiser_id": spec.advertiser_id, "report": report}
-    with engine.begin() as connection:
+    with changing(engine) as connection:
         insert = tables.saved_report.insert().values(**values, user_id=by.user_id, who=by.email)
         ref = int(connection.execute(insert).inserted_primary_key[0])  # type: ignore[index]
     return get(engine, by, ref)
@@ -56,12 +57,12 @@ def remove(engine: Engine, by: Identity, ref: int) -> None:
     row = _row(engine, by, ref)
     if row.user_id != by.user_id and not by.may(ADMIN, row.advertiser_id):
         raise ApiError(403, "forbidden", "it is another person's; ask them or an admin to remove it")
-    with engine.begin() as connection:
+    with changing(engine) as connection:
         connection.execute(tables.saved_report.delete().where(_T.id == ref))
 
 
 def _row(engine: Engine, by: Identity, ref: int) -> Any:
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         row = connection.execute(select(tables.saved_report).where(_T.id == ref)).first()
     if row is None or not by.may(REPORT, row.advertiser_id):
         raise not_found("report")

@@ -220,3 +220,20 @@ def test_the_page_compares_pages_saves_and_writes_files(owner: TestClient) -> No
     assert owner.post("/reports/save", data={**token, "name": ""}).status_code == 422
     assert owner.post("/reports/save", data={**token, "name": "x", "report": "{"}).status_code == 400
     assert owner.get("/reports", params={"by": "lender"}).status_code == 400
+
+
+def test_a_repeated_post_keeps_one_report_and_writes_one(owner: TestClient) -> None:
+    for path, body in (
+        ("/api/v1/saved-reports", {"name": "Weekly", "report": {}}),
+        ("/api/v1/report-jobs", {"report": {}, "format": "csv"}),
+    ):
+        answers = [owner.post(path, json=body, headers={"idempotency-key": path}) for _ in range(2)]
+        assert [a.status_code for a in answers] in ([201, 201], [202, 202]), answers[0].text
+        assert answers[0].json()["id"] == answers[1].json()["id"]
+
+
+def test_a_report_is_begun_while_another_is_written(owner: TestClient, services: Services) -> None:
+    for _ in range(15):
+        answers = [owner.post("/api/v1/report-jobs", json={"report": {}, "format": "csv"}) for _ in range(3)]
+        assert {a.status_code for a in answers} <= {202, 429}, [a.text for a in answers]
+        services.exports._pool.submit(lambda: None).result()
