@@ -140,7 +140,7 @@ class ConsoleConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     port: int = 8070  # API and pages
     metrics_port: int = 8071  # /metrics, not for the outside; 0: none
     threads: int = 4  # requests worked on at once
-    approval_above: float = 0.0  # US dollars; a campaign whose total is more (or unlimited) goes live by two people; 0 never
+    approval_above: float = 0.0  # US dollars; a campaign with a larger or no total goes live by two people; 0 never
     images_url: str = ""  # https address at which /images of the console is public; without, no picture is uploaded
 
 

@@ -42,7 +42,7 @@ def may_cost_more(before: _Shown, after: _Shown) -> bool:
 
 
 def require_second(connection: Connection, above_usd: float, kind: str, before: _Shown | None, after: _Shown) -> None:
-    """Raise 409 where the change needs a second person. An advertiser's currency never changes (`dsp.catalog.check`)."""
+    """Raise 409 where the change needs a second person. An advertiser's currency can't be changed at all."""
     if kind != "campaign" or after["status"] != "active":
         return
     if before is not None and before["status"] == "active" and not may_cost_more(before, after):
@@ -70,3 +70,14 @@ def _amount(value: Any) -> float:
 
 def _time(value: str | None, without: float) -> float:
     return without if value is None else datetime.fromisoformat(value).timestamp()
+
+
+def needs_second(connection: Connection, above_usd: float, campaign: _Shown) -> bool:
+    """Whether one person may not let this campaign go live."""
+    if not above_usd:
+        return False
+    try:
+        require_second(connection, above_usd, "campaign", None, {**campaign, "status": "active"})
+    except ApiError:
+        return True
+    return False

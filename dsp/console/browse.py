@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dsp.catalog import tables
 from dsp.catalog.layout import NO_LIMIT_MICROS
+from dsp.console import drafts
 from dsp.console.access import READ, REPORT, Identity
 from dsp.console.catalog import TABLES
 from dsp.console.services import Services
@@ -36,7 +37,7 @@ class Browse(msgspec.Struct, forbid_unknown_fields=True):
     """What a list shows. ``sort`` by a column; by spend and what it brought: of the last `DAYS` days."""
 
     q: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    status: Literal["", "active", "paused", "archived"] = ""
+    status: Literal["", "active", "paused", "draft", "archived"] = ""
     advertiser_id: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 0
     campaign_id: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 0
     sort: Sort = "spend"
@@ -173,6 +174,9 @@ def _ids(by: Identity, kind: str, query: Browse) -> Select[Any]:
         wanted = wanted.where(owner == query.advertiser_id)
     if query.q:
         wanted = wanted.where(c.name.icontains(query.q, autoescape=True))
+    if query.status in (drafts.DRAFT, "paused"):  # a draft is paused for the catalog, not for a person
+        made = drafts.never_live(kind)
+        return wanted.where(c.status == "paused", c.id.in_(made) if query.status == drafts.DRAFT else c.id.not_in(made))
     return wanted.where(c.status == query.status if query.status else c.status != "archived")
 
 

@@ -19,6 +19,7 @@ from dsp.catalog import tables, types
 from dsp.catalog.apply import Writer
 from dsp.catalog.check import check
 from dsp.catalog.source import FieldPath
+from dsp.console import drafts
 from dsp.console.access import ALL, EDIT, READ, Identity
 from dsp.console.approval import require_second
 from dsp.console.audit import record
@@ -153,6 +154,7 @@ class Catalog:
             ref = self._save(connection, by, kind, parent, body)
             made = self._show(connection, kind, [ref])[0]
             self._approved(connection, kind, "create", None, made)
+            drafts.note(connection, kind, None, made)
             self._log(connection, by, "create", kind, None, made)
             return made
 
@@ -179,6 +181,7 @@ class Catalog:
             self._save(connection, by, kind, parent, {**spec, **changes})
             after = self._show(connection, kind, [ref])[0]
             self._approved(connection, kind, action, before, after)
+            drafts.note(connection, kind, before, after)
             self._log(connection, by, action, kind, before, after)
             return after
 

@@ -88,6 +88,12 @@ audit = Table(
     Column("after", Text, nullable=False),
     Column("hash", String(64), nullable=False),
 )
+draft = Table(  # campaigns and line items that were made here and have never been live
+    "console_draft",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("ref", BigInteger, primary_key=True, autoincrement=False),
+)
 review = Table(  # changes of campaigns that wait for a second person
     "console_review",
     metadata,

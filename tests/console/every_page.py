@@ -30,7 +30,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "/": ("/", "/?done=saved"),
     "/enter": ("/enter", "/enter?token=made-up"),
     "/campaigns": ("/campaigns", "/campaigns?q=nothing-like-it", "/campaigns?sort=spend"),
-    "/campaigns/{id}": ("/campaigns/1", "/campaigns/2"),
+    "/campaigns/{id}": ("/campaigns/1", "/campaigns/2", "/campaigns/3"),  # in review, live, a draft
     "/campaigns/{id}/new-line-item": ("/campaigns/1/new-line-item",),
     "/line-items": ("/line-items", "/line-items?q=nothing-like-it"),
     "/line-items/{id}": ("/line-items/1", "/line-items/2"),

@@ -37,8 +37,19 @@ from dsp.market.roles import free_ports
 
 AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
 WORDS = {
-    "en": ("Overview", "New campaign", "Save", "Resume", "Pause", "paused", "active", "Reports", "Download CSV"),
-    "zh": ("概览", "新建广告系列", "保存", "启用", "暂停", "已暂停", "投放中", "报表", "下载 CSV"),
+    "en": (
+        "Overview",
+        "New campaign",
+        "Save",
+        "Go live",
+        "Pause",
+        "draft",
+        "paused",
+        "active",
+        "Reports",
+        "Download CSV",
+    ),
+    "zh": ("概览", "新建广告系列", "保存", "上线", "暂停", "草稿", "已暂停", "投放中", "报表", "下载 CSV"),
 }
 
 
@@ -108,7 +119,7 @@ def paused_within(config: Config, campaign: int, paused: bool, limit_s: float) -
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config, page: Page, lang: str) -> None:
-    overview, new, save, resume, pause, is_paused, is_active, reports, download = WORDS[lang]
+    overview, new, save, go_live, pause, is_draft, is_paused, is_active, reports, download = WORDS[lang]
     base = f"http://127.0.0.1:{console.console.port}"
     engine = open_catalog(catalog_path(console))
     token = Accounts(engine).make_link()
@@ -132,8 +143,8 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(r"/campaigns/\d+\?done=made$"))
     campaign = int(page.url.rsplit("/", 1)[1].partition("?")[0])
-    expect(page.locator("[data-status]").first).to_have_text(is_paused)
-    page.get_by_role("button", name=resume, exact=True).click()
+    expect(page.locator("[data-status]").first).to_have_text(is_draft)
+    page.get_by_role("button", name=go_live, exact=True).click()
     expect(page.locator("[data-status]").first).to_have_text(is_active)
     look(page, f"campaign-{lang}")
     page.goto(base)

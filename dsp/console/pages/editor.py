@@ -14,6 +14,7 @@ from dsp.console.bulk import duplicate
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
 from dsp.console.models import AuditQuery, ListQuery
+from dsp.console.pages.launch import standing
 from dsp.console.pages.lists import BASE
 from dsp.console.pages.page import Handler, Page, see, wrong_fields
 
@@ -73,6 +74,8 @@ def _edit(page: Page, kind: str, one: dict[str, Any] | None, error: ApiError | N
     if kind == "campaign" and one is not None:
         children, n = listed(page.services, by, "line_item", Browse(campaign_id=one["id"], limit=50, sort="newest"))
         values |= {"children": children, "children_more": n > len(children)}
+    if one is not None:
+        values |= standing(page, kind, one, values.get("children", ()))
     problem = error.problem if error else None
     wrong = wrong_fields(error) if error else {}
     return page.show("edit.html", error.status if error else 200, problem=problem, wrong=wrong, **values)

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from dsp.console import drafts
 from dsp.console.browse import Browse, listed
 from dsp.console.bulk import change_all
 from dsp.console.errors import ApiError
@@ -32,6 +33,8 @@ def _listed(page: Page, kind: str, error: ApiError | None = None) -> Response:
     values: dict[str, Any] = {"items": items, "total": total, "query": query, "advertisers": advertisers}
     values |= {"problem": error.problem if error else None, "ticked": page.numbers("id"), "form": page.form}
     values["again"] = urlencode({k: v for k, v in page.request.query_params.items() if k not in ("lang", "done")})
+    with catalog.engine.connect() as connection:
+        values["states"] = drafts.states(connection, kind, ((row.id, row.status) for row in items))
     status = error.status if error else 200
     return page.show("list.html", status, kind=kind, title=TITLE[kind], base=BASE[kind], within=within, **values)
 

@@ -57,7 +57,7 @@ FUNNEL = (("impressions", "Impressions"), ("clicks", "Clicks"), ("applied", "App
           ("funded", "Funded"))  # fmt: skip
 DONE = {  # what a page says after it did something
     "saved": "Saved. The bidders have it within two seconds.",
-    "made": "Made. It is paused until you start it.",
+    "made": "Made, as a draft. Nothing is bid for it until it goes live.",
     "paused": "Paused. No bid is made for it any more.",
     "resumed": "Running. Its spend shows here within seconds.",
     "undone": "Undone.",
