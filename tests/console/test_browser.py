@@ -186,6 +186,10 @@ def test_a_marketer_creates_launches_watches_pauses_and_exports(console: Config,
     with page.expect_download() as downloading:
         page.get_by_role("link", name=download).click()
     assert "Summer" in Path(downloading.value.path()).read_text()
+    metrics = httpx.get(f"http://127.0.0.1:{console.console.metrics_port}/metrics").text
+    assert 'dsp_console_sign_ins_total{by="link",outcome="in"} 1.0' in metrics
+    assert 'dsp_console_requests_total{method="GET",route="/campaigns/{id}",status="2xx"}' in metrics
+    assert "dsp_console_publish_seconds_count 0.0" not in metrics  # what was paused above
     page.locator("#sign-out").click()
     page.goto(base)
     expect(page).to_have_url(f"{base}/sign-in")

@@ -89,3 +89,17 @@ def test_english_that_was_left_would_be_found() -> None:
         "Go",
         "there",
     }
+
+
+def test_no_address_breaks_a_page(full: TestClient) -> None:
+    values = ("", "-1", "9" * 30, "1e9", "nan", "a\x00b", "' or 1=1 --", "é" * 300, "/../x", "true", "2026-99-99")
+    names = (
+        *("q", "offset", "limit", "after", "before", "sort", "desc", "status", "campaign_id", "advertiser_id", "kind"),
+        *("ref", "by", "then", "start", "end", "measures", "id", "compare", "daily", "look", "format", "lang", "done"),
+        *("token", "line_item_id", "next"),
+    )
+    for path in {a.partition("?")[0] for a in (*addresses(), "/creatives/1/preview")}:
+        for i, name in enumerate(names):
+            for value in (values[i % len(values)], "9" * 30):
+                status = full.get(path, params={name: value}, headers={"accept": "text/html"}).status_code
+                assert status < 500, (path, name, value, status)
