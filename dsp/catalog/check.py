@@ -360,7 +360,9 @@ class _Checker:
         self.targeting((*at, "targeting"), item.targeting)
         if item.special_category == "credit" or (offer is not None and offer.product in CREDIT_PRODUCTS):
             self.credit((*at, "targeting"), item.targeting)
-        if not item.creatives:
+        if item.status != "active":
+            pass  # it may still wait for its ads
+        elif not item.creatives:
             self.say((*at, "creatives"), "is empty; without an ad it would never bid")
         elif not any(combinations(creative) for creative in item.creatives):
             self.say((*at, "creatives"), "has templates without approved parts only; without an ad it would never bid")

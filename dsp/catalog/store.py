@@ -175,21 +175,26 @@ _JSON: dict[str, msgspec.json.Decoder[Any]] = {
 def load_catalog(engine: Engine) -> records.Catalog:
     """Everything, from one transaction, but for archived creatives; an archived line item comes with its status."""
     with engine.begin() as connection:
-        creatives = _rows(connection, tables.creative, records.Creative)
-        archived = select(tables.creative.c.id).where(tables.creative.c.status == "archived")
-        gone = set(connection.scalars(archived))
-        return records.Catalog(
-            revision=_revision(connection),
-            currencies=_rows(connection, tables.currency, records.Currency, "code"),
-            exchanges=_rows(connection, tables.exchange, records.Exchange),
-            segments=_rows(connection, tables.segment, records.Segment, "number"),
-            deals=_rows(connection, tables.deal, records.Deal),
-            offers=_rows(connection, tables.offer, records.Offer),
-            advertisers=_rows(connection, tables.advertiser, records.Advertiser),
-            campaigns=_rows(connection, tables.campaign, records.Campaign),
-            line_items=_rows(connection, tables.line_item, records.LineItem),
-            creatives=[c for c in creatives if c.id not in gone],
-        )
+        return read_catalog(connection)
+
+
+def read_catalog(connection: Connection) -> records.Catalog:
+    """`load_catalog` within a transaction."""
+    creatives = _rows(connection, tables.creative, records.Creative)
+    archived = select(tables.creative.c.id).where(tables.creative.c.status == "archived")
+    gone = set(connection.scalars(archived))
+    return records.Catalog(
+        revision=_revision(connection),
+        currencies=_rows(connection, tables.currency, records.Currency, "code"),
+        exchanges=_rows(connection, tables.exchange, records.Exchange),
+        segments=_rows(connection, tables.segment, records.Segment, "number"),
+        deals=_rows(connection, tables.deal, records.Deal),
+        offers=_rows(connection, tables.offer, records.Offer),
+        advertisers=_rows(connection, tables.advertiser, records.Advertiser),
+        campaigns=_rows(connection, tables.campaign, records.Campaign),
+        line_items=_rows(connection, tables.line_item, records.LineItem),
+        creatives=[c for c in creatives if c.id not in gone],
+    )
 
 
 BudgetRow = tuple[int, int, int, str, int, int, int, int, str, int, int]

@@ -42,6 +42,7 @@ MOST = 400  # requests replayed
 PERSONAL = ("segments", "age", "income")  # of targeting: need to know who the person is
 _ANY = Targeting()
 _LOCK = threading.Lock()  # one replay at a time: it is the console's dearest work
+_PATIENCE_S = 5.0  # for the one before
 
 
 @dataclass(frozen=True)
@@ -65,22 +66,30 @@ class Reach:
     seconds: float = field(default=0.0, compare=False)
 
     @property
+    def bids_a_day(self) -> float:
+        """What it would bid on in a day."""
+        return self.daily * self.bids / max(1, self.requests)
+
+    @property
     def most_a_day(self) -> float:
         """What it would cost a day to win everything it would bid on, in ``currency``."""
-        return self.daily * self.bids / max(1, self.requests) * self.cpm / 1000
+        return self.bids_a_day * self.cpm / 1000
 
 
 def reach_of(config: Config, catalog: Catalog, line_item: int) -> Reach:
-    """Of a line item of ``catalog``, on the newest of the sample. Raises 503 where there is no model or no sample."""
+    """Of a line item of ``catalog``, on the newest of the sample. Raises 503 without a model, a sample or a turn."""
     sample = read_sample(config.path("log", "requests"), MOST)
     if not sample:
         raise ApiError(503, "sample", "no traffic has been seen yet; it shows a minute after an exchange sends some")
     begun = time.perf_counter()
-    with _LOCK:
-        try:
-            found = _replayed(config, catalog, line_item, sample)
-        except (NotReadyError, ModelError):
-            raise ApiError(503, "model", "there is no model yet; run `dsp train --bootstrap`") from None
+    if not _LOCK.acquire(timeout=_PATIENCE_S):
+        raise ApiError(503, "busy", "another forecast is being made; try again in a moment", retry_s=2)
+    try:
+        found = _replayed(config, catalog, line_item, sample)
+    except (NotReadyError, ModelError):
+        raise ApiError(503, "model", "there is no model yet; run `dsp train --bootstrap`") from None
+    finally:
+        _LOCK.release()
     return dataclasses.replace(found, seconds=time.perf_counter() - begun)
 
 

@@ -7,12 +7,15 @@ A change, its row of the audit log and the answer kept for its idempotency key a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, update
 
 from dsp.console import tables
+
+T = TypeVar("T")
 
 _HELD: ContextVar[tuple[Engine, Connection] | None] = ContextVar("transaction", default=None)
 
@@ -42,3 +45,17 @@ def reading(engine: Engine) -> Iterator[Connection]:
         return
     with engine.connect() as connection:
         yield connection
+
+
+class _UndoneError(Exception):
+    """Ends a trial."""
+
+
+def undone(engine: Engine, run: Callable[[Connection], T]) -> T:
+    """What ``run`` finds in a transaction whose changes are all taken back: what would become of a change, exactly."""
+    assert _HELD.get() is None, "a trial inside a change would take that back, too"
+    found: list[T] = []
+    with contextlib.suppress(_UndoneError), changing(engine) as connection:
+        found.append(run(connection))
+        raise _UndoneError
+    return found[0]

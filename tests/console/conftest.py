@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from argon2 import PasswordHasher
@@ -17,6 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 from starlette.testclient import TestClient
 
 from dsp.base.config import Config
+from dsp.bidder.sample import Sampled
 from dsp.catalog.publish import catalog_path
 from dsp.catalog.store import apply_file, open_catalog
 from dsp.console import tables
@@ -25,6 +28,7 @@ from dsp.console.app import build
 from dsp.console.edge import COOKIE
 from dsp.console.services import Services, open_services
 from dsp.ledger.database import open_database
+from dsp.model.bootstrap import bootstrap_model
 
 CHROMIUM = shutil.which("chromium")
 
@@ -143,3 +147,28 @@ def page() -> Iterator[Page]:
         context = browser.new_context(bypass_csp=True)  # for axe alone: the policy is tested in test_attacks
         yield context.new_page()
         browser.close()
+
+
+def ask(**changes: Any) -> dict[str, Any]:
+    """A request for a 300x250 banner in the US."""
+    imp = {"id": "1", "banner": {"w": 300, "h": 250}, "bidfloor": 0.01}
+    return {
+        "id": "r", "at": 1, "tmax": 200, "imp": [imp], "cur": ["USD"],
+        "site": {"domain": "news.example", "publisher": {"id": "p"}},
+        "device": {"geo": {"country": "USA"}, "os": "ios"},
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def traffic(config: Config, owner: TestClient) -> Config:
+    """Two requests it could take, one from elsewhere, one that asks for another size; each stands for 50."""
+    bootstrap_model(config)
+    exchange = owner.get("/api/v1/references").json()["exchanges"][0]["name"]
+    other_size = {"id": "1", "banner": {"w": 111, "h": 222}}
+    bodies = [ask(), ask(), ask(device={"geo": {"country": "FRA"}, "os": "ios"}), ask(imp=[other_size])]
+    directory = Path(config.path("log", "requests"))
+    directory.mkdir(parents=True)
+    lines = [msgspec.json.encode(Sampled(1000 * i, exchange, 50, body)) for i, body in enumerate(bodies)]
+    (directory / "w.jsonl").write_bytes(b"\n".join(lines))
+    return config

@@ -16,6 +16,7 @@ from dsp.console.services import Services
 # Words that are the same in every language: names of things in the trade, file formats, and what people have named.
 SAME = {
     *("dsp CPM eCPM QPS UTC USD EUR CTR TOTP QR API OpenAPI OpenRTB IAB FCRA ECOA English kB kbit flex").split(),
+    *("iOS macOS Windows Linux Chrome Safari Edge").split(),
     *("CSV Parquet JSON VAST HTML URL GIF JPEG WebP").split(),
     *("bid_id bid id date impressions amount").split(),  # the columns of a bill
 }

@@ -76,6 +76,10 @@ _PAGES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/campaigns/new", editor.make("campaign")),
     ("GET", "/campaigns/{id:int}/new-line-item", editor.blank("line_item")),
     ("POST", "/campaigns/{id:int}/new-line-item", editor.make("line_item")),
+    ("POST", "/campaigns/{id:int}/new-line-item/check", editor.check("line_item", new=True)),
+    ("POST", "/campaigns/{id:int}/new-line-item/forecast", editor.forecast(new=True)),
+    ("POST", "/campaigns/new/check", editor.check("campaign", new=True)),
+    ("POST", "/line-items/{id:int}/forecast", editor.forecast(new=False)),
 )
 
 
@@ -90,6 +94,7 @@ def routes(services: Services) -> list[Route]:
             ("POST", base + "/{id:int}/duplicate", editor.copy(kind)),
             ("GET", base + "/{id:int}", editor.editor(kind)),
             ("POST", base + "/{id:int}", editor.save(kind)),
+            ("POST", base + "/{id:int}/check", editor.check(kind, new=False)),
             ("POST", base + "/{id:int}/pause", editor.status(kind, "paused", "pause")),
             ("POST", base + "/{id:int}/resume", editor.status(kind, "active", "resume")),
         ):

@@ -1,22 +1,34 @@
-"""One campaign or line item: made, shown, changed, paused, resumed."""
+"""One campaign or line item: made, shown, changed, paused, resumed; tried out as it is typed.
+
+A form is tried by making its change in a transaction that is taken back: what is said while one types is what saving
+would say, and the forecast is of exactly what would be live.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from starlette.responses import Response
+from sqlalchemy import Connection
+from starlette.responses import JSONResponse, Response
 
-from dsp.console import history, review
+from dsp.catalog.store import read_catalog
+from dsp.console import creatives, history, review
 from dsp.console.access import EDIT
 from dsp.console.browse import Browse, listed
 from dsp.console.bulk import duplicate
 from dsp.console.catalog import etag_of
-from dsp.console.errors import ApiError, invalid
+from dsp.console.errors import ApiError
 from dsp.console.models import AuditQuery, ListQuery
+from dsp.console.pages import show, targeting
 from dsp.console.pages.launch import standing
 from dsp.console.pages.lists import BASE
-from dsp.console.pages.page import Handler, Page, see, wrong_fields
+from dsp.console.pages.page import Handler, Page, see
+from dsp.console.pages.why import foreseen
+from dsp.console.transaction import undone
+from dsp.console.words import problem_in, refusal
+
+T = TypeVar("T")
 
 _DECIMAL = 'inputmode="decimal"'
 _Field = tuple[str, str, str, str, str]  # name, label, type, hint, further attributes
@@ -65,10 +77,13 @@ def _edit(page: Page, kind: str, one: dict[str, Any] | None, error: ApiError | N
     values["form"] = page.form if error is not None else _as_form(one)
     values["etag"] = etag_of(one) if one else ""
     values["may"] = by.may(EDIT, one["advertiser_id"]) if one else by.may_anywhere(EDIT)
-    values["references"] = catalog.references(by)
+    references = values["references"] = catalog.references(by)
     values["advertisers"] = catalog.page(by, "advertiser", ListQuery(limit=500))[0] if one is None else []
     if kind == "line_item":
         values["parent"] = catalog.get(by, "campaign", one["campaign_id"] if one else page.ref)
+        values["groups"] = targeting.groups(targeting.shown(one or {}) if error is None else page.fields, references)
+        values["address"] = f"{BASE[kind]}/{one['id']}" if one else f"/campaigns/{page.ref}/new-line-item"
+        values["ads"] = creatives.page(catalog, by, ListQuery(line_item_id=one["id"], limit=50))[0] if one else []
     if one is not None:
         values["changes"] = history.changes(catalog, by, AuditQuery(kind=kind, ref=one["id"], limit=20))[0]
     if kind == "campaign" and one is not None:
@@ -77,23 +92,30 @@ def _edit(page: Page, kind: str, one: dict[str, Any] | None, error: ApiError | N
     if one is not None:
         values |= standing(page, kind, one, values.get("children", ()))
     problem = error.problem if error else None
-    wrong = wrong_fields(error) if error else {}
+    wrong = _wrong(error) if error else {}
     return page.show("edit.html", error.status if error else 200, problem=problem, wrong=wrong, **values)
 
 
 def _as_form(one: dict[str, Any] | None) -> dict[str, str]:
     if one is None:
-        return {"targeting": "{}", "creatives": "[]", "pacing": "even"}
+        return {"pacing": "even"}
     form = {"name": one["name"], "total": one["budget"].get("total"), "daily": one["budget"].get("daily")}
     form |= {name: (one["flight"].get(name) or "")[:16] for name in ("start", "end")}  # to the minute, as typed
     if "offer" in one:
         form |= {name: one[name] for name in ("offer", "pacing", "max_bid_cpm")}
-        form |= {n: json.dumps(one[n], indent=2, ensure_ascii=False) for n in ("targeting", "creatives")}
     return {name: "" if value is None else str(value) for name, value in form.items()}
 
 
-def _from_form(kind: str, form: dict[str, str], before: dict[str, Any] | None) -> dict[str, Any]:
+def _wrong(error: ApiError) -> dict[str, str]:
+    """What is wrong, by the field of the form."""
+    mine = targeting.wrong(error)
+    others = [f for f in error.problem.fields if not targeting.named(f.field)]
+    return {f.field.split(".")[-1]: f.message for f in others} | mine
+
+
+def _from_form(kind: str, page: Page, before: dict[str, Any] | None) -> dict[str, Any]:
     """What the form says, in the API's words. Raises 422."""
+    form = page.form
     old = before or {"budget": {}, "flight": {}}
     given = {name: form.get(name, "").strip() or None for name in ("total", "daily", "start", "end")}
     body: dict[str, Any] = {"name": form.get("name", "").strip()}
@@ -101,11 +123,8 @@ def _from_form(kind: str, form: dict[str, str], before: dict[str, Any] | None) -
     body["flight"] = {"start": given["start"], "end": given["end"]}
     if kind == "line_item":
         body |= {name: form.get(name, "") for name in ("offer", "pacing", "max_bid_cpm")}
-        for name in ("targeting", "creatives"):
-            try:
-                body[name] = json.loads(form.get(name, ""))
-            except ValueError as error:
-                raise invalid(name, f"is not JSON: {error}") from None
+        if "controls" in form:  # the builder was there; what it doesn't mention is not restricted
+            body |= targeting.typed(page.fields)
     return body
 
 
@@ -115,7 +134,7 @@ def save(kind: str) -> Handler:
     def run(page: Page) -> Response:
         one = page.services.catalog.get(page.person, kind, page.ref)
         try:
-            body = _from_form(kind, page.form, one)
+            body = _from_form(kind, page, one)
             page.services.catalog.change(page.person, kind, page.ref, body, page.form.get("etag", ""))
         except ApiError as error:
             if error.status == 403:
@@ -134,18 +153,71 @@ def make(kind: str) -> Handler:
 
     def run(page: Page) -> Response:
         try:
-            body = _from_form(kind, page.form, None) | {"status": "paused"}
-            if kind == "campaign":
-                number = page.form.get("advertiser_id", "")
-                body["advertiser_id"] = int(number) if number.isascii() and number.isdecimal() else 0
-            else:
-                body["campaign_id"] = page.ref
-            made = page.services.catalog.create(page.person, kind, body)
+            made = _create(page, kind)
         except ApiError as error:
             if error.status == 403:
                 raise
             return _edit(page, kind, None, error)
         return see(f"{BASE[kind]}/{made['id']}", "made")
+
+    return run
+
+
+def _create(page: Page, kind: str) -> dict[str, Any]:
+    body = _from_form(kind, page, None) | {"status": "paused"}
+    if kind == "campaign":
+        number = page.form.get("advertiser_id", "")
+        body["advertiser_id"] = int(number) if number.isascii() and number.isdecimal() else 0
+    else:
+        body |= {"campaign_id": page.ref, "creatives": []}
+    return page.services.catalog.create(page.person, kind, body)
+
+
+def _tried(page: Page, kind: str, new: bool, then: Callable[[Connection, dict[str, Any]], T]) -> T:
+    """``then`` (connection, what it would be) of the form's change, which is taken back. Raises what saving raises."""
+
+    def run(connection: Connection) -> T:
+        if new:
+            return then(connection, _create(page, kind))
+        one = page.services.catalog.get(page.person, kind, page.ref)
+        return then(
+            connection, page.services.catalog.change(page.person, kind, page.ref, _from_form(kind, page, one), "*")
+        )
+
+    return undone(page.services.catalog.engine, run)
+
+
+def check(kind: str, new: bool) -> Handler:
+    """POST of a form that is being typed: what saving it would refuse, as ``{"wrong": {field: text}}``."""
+
+    def run(page: Page) -> Response:
+        try:
+            _tried(page, kind, new, lambda connection, would_be: None)
+        except ApiError as error:
+            if error.status in (403, 404):
+                raise
+            wrong = _wrong(error) if error.problem.code != "approval" else {}
+            if page.lang == "zh":
+                wrong = {name: refusal(text) for name, text in wrong.items()}
+            problem = problem_in(page.lang, error.problem, lambda name: page.words(show.field(name)))
+            return JSONResponse({"wrong": wrong, "problem": problem.message})
+        return JSONResponse({"wrong": {}, "problem": ""})
+
+    return run
+
+
+def forecast(new: bool) -> Handler:
+    """POST of a line item's form that is being typed: what it would reach, bid and spend as it stands, not saved."""
+
+    def run(page: Page) -> Response:
+        try:
+            catalog, would_be = _tried(page, "line_item", new, lambda connection, one: (read_catalog(connection), one))
+        except ApiError as error:
+            if error.status in (403, 404):
+                raise
+            problem = problem_in(page.lang, error.problem, lambda name: page.words(show.field(name)))
+            return page.show("reach.html", problem=problem, found=None)
+        return foreseen(page, catalog, would_be)
 
     return run
 

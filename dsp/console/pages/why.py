@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
+from dsp.catalog.records import Catalog
 from dsp.catalog.store import load_catalog
 from dsp.console import browse
 from dsp.console.browse import NOTHING, Row
@@ -110,8 +111,13 @@ def _stopped(page: Page, row: Row) -> bool:
 def reach(page: Page) -> Response:
     """GET /line-items/ID/reach: the part of a page that a script puts in place, as it takes a moment."""
     one = page.services.catalog.get(page.person, "line_item", page.ref)
+    return foreseen(page, load_catalog(page.services.catalog.engine), one)
+
+
+def foreseen(page: Page, catalog: Catalog, one: dict[str, Any]) -> Response:
+    """The same of a line item of ``catalog``, which may be another than what is stored."""
     try:
-        found = reach_of(page.services.config, load_catalog(page.services.catalog.engine), page.ref)
+        found = reach_of(page.services.config, catalog, one["id"])
     except ApiError as error:
         return page.show("reach.html", problem=error.problem, found=None)
     _ = page.words
@@ -127,4 +133,8 @@ def reach(page: Page) -> Response:
     ]
     dims = [(name, k / n) for name, k in found.left_out]
     daily = one["budget"].get("daily")
-    return page.show("reach.html", found=found, picture=picture, rows=rows, dims=dims, daily=daily)
+    currency = next((a.currency for a in catalog.advertisers if a.id == one["advertiser_id"]), "")
+    bought = float(daily) / found.cpm * 1000 if daily and found.cpm and currency == found.currency else None
+    return page.show(
+        "reach.html", found=found, picture=picture, rows=rows, dims=dims, daily=daily, currency=currency, bought=bought
+    )
