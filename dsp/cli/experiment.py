@@ -85,6 +85,8 @@ def _show(arms: list[Arm], results: Results) -> None:
     if any(arm.erased for arm in arms):
         print(f"{sum(arm.erased for arm in arms):,} bids of people who were erased since are left out")
     for name, metrics in results.compared.items():
+        if not metrics:
+            continue
         print(f"\n{name} against {base.name}:")
         for metric, row in metrics.items():
             if row.difference_interval[0] is None:
@@ -94,7 +96,7 @@ def _show(arms: list[Arm], results: Results) -> None:
             lift = "" if low is None else f"   lift {row.lift:+.1%} ({low:+.1%} to {high:+.1%})"
             tells = "" if row.significant else "   not significant"
             print(f"  {metric:44} {row.base:.4g} -> {row.arm:.4g}{lift}{tells}")
-    if base.control and not base.told:
+    if any(arm.control and not arm.told for arm in arms):
         print("what held-out people did is not known here: give their conversions with --conversions FILE")
 
 

@@ -73,13 +73,15 @@ def results_of(
     since_ms: int | None,
     came: Conversions | None = None,
 ) -> tuple[list[Arm], Results]:
-    """The arms of ``experiment`` (of the snapshot's meta) and what they show. The base is the held-out arm, else the
-    first.
+    """The arms of ``experiment`` (of the snapshot's meta) and what they show.
+
+    The base is the held-out arm; where what its people did is not known and others can be compared, the first of those.
     """
     decisions = read_experiment(config.path("log", "decisions"), int(experiment["id"]), since_ms)
     outcomes = read_outcomes(config.path("log", "outcomes"), since_ms, decisions["bid_id"])
     arms = arms_of(decisions, outcomes, snapshot, experiment, came)
-    base = next((arm for arm in arms if arm.control), arms[0])
+    control, told = next((arm for arm in arms if arm.control), arms[0]), [arm for arm in arms if arm.told]
+    base = control if control.told or len(told) < 2 else told[0]
     compared = {
         arm.name: {metric: _row(compare(base.ratios(arm)[metric], of)) for metric, of in arm.ratios(base).items()}
         for arm in arms

@@ -10,9 +10,13 @@ import json
 from typing import Any
 
 from console_names import OWNER, PASSWORD
+from experiment_log import ARMS, log
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
+from dsp.catalog.meta import experiment_id
+from dsp.catalog.publish import publish_if_changed
+from dsp.catalog.types import Experiment
 from dsp.console import browse, pages
 from dsp.console.services import Services
 from dsp.ledger.accounts import CAMPAIGN, LINE_ITEM
@@ -25,7 +29,8 @@ NO_PAGES = {
     *("/static/console.css", "/static/console.js", "/images/{name}", "/reports/jobs/{id}/file"),
     *("/creatives/{id}/preview", "/reports/saved/{id}"),  # the latter leads to /reports
 }
-PART = "/line-items/{id}/reach"  # put in place within a page
+LIFT = experiment_id(1, Experiment("Lift", ()))
+PARTS = ("/line-items/1/reach", f"/experiments/{LIFT}/results")  # put in place within a page
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "/": ("/", "/?done=saved"),
     "/enter": ("/enter", "/enter?token=made-up"),
@@ -35,7 +40,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "/line-items": ("/line-items", "/line-items?q=nothing-like-it"),
     "/line-items/{id}": ("/line-items/1", "/line-items/2"),
     "/line-items/{id}/why": ("/line-items/1/why", "/line-items/2/why"),
-    PART: ("/line-items/1/reach",),
+    "/line-items/{id}/reach": PARTS[:1],
+    "/experiments": ("/experiments", "/experiments?q=nothing-like-it", "/experiments?limit=1"),
+    "/experiments/{id}": (f"/experiments/{LIFT}",),
+    "/experiments/{id}/results": PARTS[1:],
     "/line-items/{id}/new-creative": tuple(
         f"/line-items/1/new-creative{query}" for query in ("", "?format=native", "?format=video", "?format=audio")
     ),
@@ -131,6 +139,17 @@ def furnish(services: Services, owner: TestClient, trader: TestClient) -> None:
         changed = owner.patch(f"/api/v1/{path}", json=body, headers={"if-match": "*"})
         assert changed.status_code == 200, changed.text
     post("/campaigns/1/pause", {}, trader)
+    for body in (
+        {"campaign_id": 1, "name": "Lift", "arms": ARMS},
+        {
+            "campaign_id": 2,
+            "name": "Skip",
+            "arms": [{"name": "a", "share": 0.5, "bid": 2}, {"name": "b", "share": 0.1}],
+        },
+    ):
+        assert owner.post("/api/v1/experiments", json=body).status_code == 201
+    publish_if_changed(services.config)
+    log(services.config, LIFT)
     services.catalog.approval_above = 500.0
     post("/campaigns/1/resume", {}, trader)
     services.accounts.add_user(OWNER, "locked@bank.example", PASSWORD, {1: "reviewer"})

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
+from experiment_log import ARMS, log
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -15,14 +15,10 @@ from dsp.base.config import Config
 from dsp.catalog.publish import publish_if_changed
 from dsp.cli.main import app
 from dsp.console.services import Services
-from dsp.log.decisions import DECISION_FIELDS, DecisionWriter
-from dsp.log.outcomes import APPLIED, BILLING, CLICK, FUNDED, OutcomeWriter
 
 API = "/api/v1/experiments"
 ANY = {"if-match": "*"}
-ARMS = [{"name": "held out", "share": 0.2, "control": True}, {"name": "a", "share": 0.4}, {"name": "b", "share": 0.4}]
 LIFT = {"campaign_id": 1, "name": "lift", "arms": ARMS}
-PEOPLE = 400
 
 SignIn = Callable[..., TestClient]
 
@@ -34,28 +30,6 @@ def lift(owner: TestClient) -> dict[str, Any]:
     assert made.status_code == 201, made.text
     found: dict[str, Any] = made.json()
     return found
-
-
-def log(config: Config, experiment: int) -> None:
-    """Somebody in each arm in turn, bid for twice on line item 1; those shown apply and are funded now and then."""
-    n = 2 * PEOPLE
-    person = np.arange(n) % PEOPLE
-    rows = {name: np.zeros((n, w) if w else n, t) for name, (t, w) in DECISION_FIELDS.items()}
-    rows["bid_id"][:], rows["time_ms"][:], rows["line_item"][:] = np.arange(1, n + 1), 1_769_000_000_000, 1
-    rows["reserve_micros"][:], rows["bid_cpm_micros"][:] = 3_000, 3_000_000
-    rows["experiment"][:], rows["arm"][:], rows["unit"][:] = experiment, 1 + person % 3, 1 + person
-    rows["ghost"][:] = person % 3 == 0
-    writer = DecisionWriter(config.path("log", "decisions"), "t", "a spec", "1")
-    writer.append(rows, np.zeros((n, 3), np.float32))
-    rows["experiment"][:] = 5  # somebody else's
-    writer.append(rows, np.zeros((n, 3), np.float32))
-    writer.close()
-    happened = [(b + 1, BILLING) for b in range(n) if person[b] % 3]
-    happened += [(b + 1, kind) for b in range(0, n, 7) if person[b] % 3 for kind in (CLICK, APPLIED)]
-    happened += [(b + 1, FUNDED) for b in range(0, n, 14) if person[b] % 3]
-    outcomes = OutcomeWriter(config.path("log", "outcomes"), "t")
-    outcomes.append([(bid, kind, 1_769_000_001_000, 0, 0.0) for bid, kind in happened])
-    outcomes.close()
 
 
 def test_an_experiment_is_added_to_a_campaign_read_changed_and_ended(owner: TestClient, lift: dict[str, Any]) -> None:
@@ -202,8 +176,10 @@ def test_results_are_the_ones_of_the_command_line(
     results = read.json()["results"]
     assert [arm["people"] for arm in results["arms"]] == [134, 133, 133]
     assert [arm["ghost_bids"] for arm in results["arms"]] == [268, 0, 0]
-    assert results["base"] == "held out"
+    assert results["base"] == "a"  # what held-out people did is not known
     assert results["arms"][1]["funded"] > 0
+    assert results["compared"]["held out"] == {}
+    assert results["compared"]["b"]["clicks per thousand people"]["lift"] is not None
     monkeypatch.setenv("DSP_DATA_DIR", config.data_dir)
     done = CliRunner().invoke(app, ["experiment", "report", "lift", "--json"])
     assert done.exit_code == 0, done.output
@@ -237,3 +213,45 @@ def test_a_change_of_a_line_item_leaves_its_campaigns_experiments(owner: TestCli
     assert owner.patch("/api/v1/line-items/1", json={"max_bid_cpm": 3}, headers=ANY).status_code == 200
     assert owner.get("/api/v1/campaigns/1").json()["experiments"][0]["name"] == "lift"
     assert owner.get(f"{API}/{lift['id']}").json()["status"] == "active"
+
+
+def test_the_page_says_what_it_shows_and_stops_it(owner: TestClient, config: Config, lift: dict[str, Any]) -> None:
+    publish_if_changed(config)
+    log(config, lift["id"])
+    one = f"/experiments/{lift['id']}"
+    assert f'href="{one}"' in owner.get("/experiments").text
+    shown = owner.get(f"{one}/results").text
+    assert "No difference between b and a is proven yet." in shown
+    assert "369.00" in shown  # what people of arm a are worth
+    assert "尚未证实 b 与 a 之间有差别" in owner.get(f"{one}/results?lang=zh").text
+    assert "Stop the experiment" in owner.get(f"{one}?lang=en").text
+    assert owner.post(f"{one}/end", data={"csrf": "forged"}).status_code == 403
+    ended = owner.post(f"{one}/end", data={"csrf": owner.headers["x-csrf-token"]})
+    assert "everybody is bid for as usual" in ended.text
+    assert "Stop the experiment" not in ended.text
+    assert owner.get(API + f"/{lift['id']}").json()["status"] == "ended"
+
+
+def test_who_may_not_report_sees_arms_without_figures_and_no_button(sign_in: SignIn, lift: dict[str, Any]) -> None:
+    one, reviewer = f"/experiments/{lift['id']}", sign_in("reviewer", 1)
+    page = reviewer.get(one).text
+    assert "held out" in page
+    assert "What it shows" not in page
+    assert "Stop the experiment" not in page
+    assert reviewer.get(f"{one}/results").status_code == 403
+    assert reviewer.post(f"{one}/end", data={"csrf": reviewer.headers["x-csrf-token"]}).status_code == 403
+    rival = sign_in("owner", 2)
+    assert [rival.get(path).status_code for path in (one, f"{one}/results")] == [404, 404]
+
+
+def test_hostile_names_are_inert_in_pages(owner: TestClient, config: Config) -> None:
+    text = "<b>{arm.__class__}{0}"
+    arms = [{"name": text, "share": 0.5}, {"name": f"{text} 2", "share": 0.5}]
+    made = owner.post(API, json={**LIFT, "name": text, "arms": arms, "line_items": ["Loans"]}).json()
+    publish_if_changed(config)
+    log(config, made["id"])
+    for path in ("/experiments", f"/experiments/{made['id']}", f"/experiments/{made['id']}/results"):
+        page = owner.get(path)
+        assert page.status_code == 200
+        assert "<b>" not in page.text
+        assert "&lt;b&gt;{arm.__class__}{0}" in page.text

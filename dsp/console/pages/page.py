@@ -44,6 +44,7 @@ NAV = (  # group -> address, words, picture
         "Results",
         (
             ("/reports", "Reports", "reports"),
+            ("/experiments", "Experiments", "experiments"),
             ("/exchanges", "Exchanges", "exchanges"),
             ("/changes", "Changes", "changes"),
         ),
@@ -59,6 +60,7 @@ DONE = {  # what a page says after it did something
     "saved": "Saved. The bidders have it within two seconds.",
     "made": "Made, as a draft. Nothing is bid for it until it goes live.",
     "paused": "Paused. No bid is made for it any more.",
+    "ended": "Ended. Within two seconds everybody is bid for as usual.",
     "resumed": "Running. Its spend shows here within seconds.",
     "undone": "Undone.",
     "revoked": "Revoked.",

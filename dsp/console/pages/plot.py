@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 600, 200, 44, 12, 10, 24
 _NAME, _SAID = 140, 130  # beside bars: their names, what is written after them
+_LONG, _SPAN, _FAR = 260, 165, 3.0  # beside intervals: their names, what is written; larger lifts are drawn as this
 _TICKS = 4
 
 
@@ -83,6 +84,30 @@ def bars(rows: Sequence[tuple[str, float, str]], title: str, number: int = 1, *,
         out.append(f'<rect class="track" x="{left}" y="{at + 6}" width="{_W - left - _SAID}" height="18" rx="4"/>')
         out.append(f'<rect class="f{number}" x="{left}" y="{at + 6}" width="{long:.1f}" height="18" rx="4"/>')
         out.append(f'<text class="ink" x="{_W - _SAID + 10}" y="{at + 19}">{escape(said)}</text>')
+    return Markup("".join(out) + "</svg>")
+
+
+def intervals(rows: Sequence[tuple[str, float, float, float, bool]], title: str) -> Markup:
+    """Lifts with their intervals about a line at nothing: (name, low, lift, high, whether proven), parts of one."""
+    low = max(min(0.0, *(one[1] for one in rows)), -_FAR)
+    high = min(max(0.0, *(one[3] for one in rows)), _FAR)
+    room, row_h, left = _W - _LONG - _SPAN, 30, _LONG
+
+    def x(value: float) -> float:
+        return left + room * (min(max(value, low), high) - low) / (high - low or 1.0)
+
+    height = len(rows) * row_h
+    out = [f'<svg class="plot" viewBox="0 0 {_W} {height}" role="img" aria-label="{escape(title)}">']
+    for i, (name, least, lift, most, proven) in enumerate(rows):
+        at, kind = i * row_h, "f1" if proven else "open"
+        said = f"{lift * 100:+.0f} % ({least * 100:+.0f} … {most * 100:+.0f})"
+        out.append(f'<text x="{left - 10}" y="{at + 19}" text-anchor="end">{escape(name)}</text>')
+        out.append(f'<rect class="track" x="{left}" y="{at + 6}" width="{room}" height="18" rx="4"/>')
+        width = max(x(most) - x(least), 1.5)
+        out.append(f'<rect class="{kind}" x="{x(least):.1f}" y="{at + 12}" width="{width:.1f}" height="6" rx="3"/>')
+        out.append(f'<circle class="{kind}" cx="{x(lift):.1f}" cy="{at + 15}" r="5"/>')
+        out.append(f'<text class="ink" x="{_W - _SPAN + 10}" y="{at + 19}">{said}</text>')
+    out.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="2" y2="{height - 2}"/>')
     return Markup("".join(out) + "</svg>")
 
 
