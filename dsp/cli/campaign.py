@@ -120,6 +120,18 @@ def resume(context: typer.Context, which: Which, line_item: LineItem = False, as
     _each(context, which, line_item, "resume", as_json)
 
 
+@app.command()
+def review(context: typer.Context, which: Which, as_json: AsJson = False) -> None:
+    """Ask a second person to let campaigns go live, where `console.approval_above` wants one."""
+    with _refusing(), _client(context) as api:
+        refs = [api.find("/campaigns", text)["id"] for text in which]
+        done = [{"campaign": ref, **api.post(f"/campaigns/{ref}/review", {"status": "active"})} for ref in refs]
+    if as_json:
+        print_json(done)
+    else:
+        _table(("campaign", "review"), ((row["campaign"], row["id"]) for row in done))
+
+
 def _each(context: typer.Context, which: list[str], line_item: bool, action: str, as_json: bool) -> None:
     path = "/line-items" if line_item else "/campaigns"
     with _refusing(), _client(context) as api:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from dsp.console import creatives, experiments, history, library, models, reporting, tables
+from dsp.console import creatives, experiments, history, library, models, reporting, reviewing, tables
 from dsp.console.access import Identity
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
@@ -151,6 +151,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *creatives.OPERATIONS,
     *experiments.OPERATIONS,
     *library.OPERATIONS,
+    *reviewing.OPERATIONS,
     Operation("GET", "/references", "Names that line items may refer to", _references, models.References),
     Operation("GET", "/changes", "What changed, newest first", _changes, models.ChangePage, models.AuditQuery),
     Operation("POST", "/changes/{id}/undo", "Undo a change", _undo, models.Made, errors=(404, 409, 412, 422)),

@@ -357,6 +357,24 @@ class SavedReport(Struct):
     report: ReportSpec
 
 
+class Review(Struct):
+    """A change of a campaign that waits; ``mine``: the reader asked for it, so another decides."""
+
+    id: int
+    campaign_id: int
+    campaign: str
+    changes: dict[str, Any]
+    asked_by: str
+    asked_s: int
+    mine: bool
+
+
+class ReviewList(Struct):
+    """The oldest first."""
+
+    items: list[Review]
+
+
 class SavedReportList(Struct):
     """Saved reports, by name."""
 

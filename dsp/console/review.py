@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 
 from dsp.catalog import tables as catalog_tables
@@ -19,7 +20,7 @@ from dsp.console.access import ALL, READ, ROLES, Identity
 from dsp.console.audit import record
 from dsp.console.browse import limit
 from dsp.console.catalog import Catalog, etag_of
-from dsp.console.errors import ApiError, not_found
+from dsp.console.errors import ApiError, invalid, not_found
 from dsp.console.transaction import changing
 
 APPROVERS = ("owner", "admin", "reviewer")
@@ -41,8 +42,11 @@ class Review:
     mine: bool  # whether the reader asked, and so may not approve
 
 
-def ask(catalog: Catalog, by: Identity, campaign_id: int, changes: dict[str, Any]) -> None:
-    """Put a change before a second person; a newer one replaces what waited."""
+def ask(catalog: Catalog, by: Identity, campaign_id: int, changes: dict[str, Any]) -> int:
+    """Put a change before a second person; a newer one replaces what waited. Its id. Raises 403, 404, 422."""
+    if not changes:
+        raise invalid("body", "say what to change, such as the status active")
+    changes = msgspec.to_builtins(changes)
     before = catalog.get(by, "campaign", campaign_id)
     by.require("write", before["advertiser_id"])
     r = tables.review
@@ -55,8 +59,9 @@ def ask(catalog: Catalog, by: Identity, campaign_id: int, changes: dict[str, Any
             "state": WAITING,
         }
         who = {"asked_by": by.email, "asked_id": by.user_id, "asked_s": int(catalog.clock()), "decided_by": ""}
-        connection.execute(insert(r).values(**row, **who, etag=etag_of(before), changes=json.dumps(changes)))
+        done = connection.execute(insert(r).values(**row, **who, etag=etag_of(before), changes=json.dumps(changes)))
         _log(connection, catalog, by, "ask", campaign_id, before["advertiser_id"], changes)
+        return int(done.inserted_primary_key[0]) if done.inserted_primary_key else 0
 
 
 def waiting(catalog: Catalog, by: Identity) -> list[Review]:
@@ -100,6 +105,8 @@ def count(catalog: Catalog, by: Identity) -> int:
 
 def decide(catalog: Catalog, by: Identity, review_id: int, approve: bool) -> int:
     """Approve, and the change is made; or return it. The campaign's id. Raises 403, 404, 409."""
+    if by.via == "key":
+        raise ApiError(403, "forbidden", "a second person decides that, signed in; an API key can ask")
     r = tables.review
     with changing(catalog.engine) as connection:
         row = connection.execute(select(r).where(r.c.id == review_id)).first()

@@ -125,6 +125,12 @@ def _published(config: Config, holds: Callable[[dict[str, Any]], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_a_second_person_is_asked(run: Run) -> None:
+    (asked,) = run("review", "Spring")
+    assert asked["campaign"] == 1
+    assert asked["id"] > 0
+
+
 def test_a_budget_is_shown_and_changed_in_part(run: Run) -> None:
     assert run("budget", "Spring")["total"] == "1000.1"
     changed = run("budget", "Spring", "--daily", "80")

@@ -195,3 +195,53 @@ def test_who_asked_does_not_approve_with_a_key(asker: TestClient, owner: TestCli
     assert stranger.post("/api/v1/campaigns/1/resume", headers=key).status_code == 409
     assert stranger.post("/review/1/approve", headers=key).status_code == 403
     assert status(asker) == "paused"
+
+
+# --- by the API -------------------------------------------------------------------------------------------------------
+
+
+def test_a_program_asks_and_a_signed_in_person_decides(asker: TestClient, sign_in: Clients) -> None:
+    secret = asker.post("/api/v1/keys", json={"name": "robot", "scopes": ["read", "write"]}).json()["secret"]
+    robot, key = TestClient(asker.app), {"authorization": f"Bearer {secret}"}
+    wanted = {"status": "active", "budget": {"total": 2000, "daily": 100, "hourly": None}}
+    asked = robot.post("/api/v1/campaigns/1/review", json=wanted, headers=key)
+    assert asked.status_code == 201
+    assert status(asker) == "paused"
+    reviewer = sign_in("reviewer", 1)
+    (waits,) = reviewer.get("/api/v1/reviews").json()["items"]
+    assert (waits["campaign"], waits["changes"], waits["mine"]) == ("Spring", wanted, False)
+    path = f"/api/v1/reviews/{asked.json()['id']}/approve"
+    assert sign_in("admin", 2).post(path).status_code == 404
+    assert sign_in("analyst", 1).post(path).status_code == 403
+    assert reviewer.post(path).status_code == 200
+    assert asker.get("/api/v1/campaigns/1").json()["budget"]["total"] == "2000"
+    assert status(asker) == "active"
+    assert reviewer.get("/api/v1/reviews").json()["items"] == []
+
+
+def test_a_key_approves_nothing_whatever_its_scopes(asker: TestClient, sign_in: Clients) -> None:
+    asker.post("/api/v1/campaigns/1/review", json={"status": "active"})
+    admin = sign_in("admin", 1)
+    made = admin.post("/api/v1/keys", json={"name": "all", "scopes": ["read", "write", "admin"]}).json()
+    robot, key = TestClient(asker.app), {"authorization": f"Bearer {made['secret']}"}
+    for path in ("/api/v1/reviews/1/approve", "/api/v1/reviews/1/return", "/review/1/approve"):
+        assert robot.post(path, headers=key).status_code == 403, path
+    assert status(asker) == "paused"
+    assert admin.post("/api/v1/reviews/1/return").status_code == 200
+
+
+def test_who_may_not_write_does_not_ask_and_nothing_is_no_change(asker: TestClient, sign_in: Clients) -> None:
+    assert sign_in("analyst", 1).post("/api/v1/campaigns/1/review", json={"status": "active"}).status_code == 403
+    assert sign_in("trader", 2).post("/api/v1/campaigns/1/review", json={"status": "active"}).status_code == 404
+    assert asker.post("/api/v1/campaigns/1/review", json={}).status_code == 422
+    assert asker.post("/api/v1/campaigns/1/review", json={"status": "gone"}).status_code == 422
+
+
+def test_a_request_repeated_with_its_key_asks_once(asker: TestClient, services: Services) -> None:
+    ids = {
+        asker.post("/api/v1/campaigns/1/review", json={"status": "active"}, headers={"idempotency-key": "k"}).json()[
+            "id"
+        ]
+        for _ in range(2)
+    }
+    assert len(ids) == 1
