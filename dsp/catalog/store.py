@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, inspect, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.schema import CreateColumn
@@ -143,11 +143,14 @@ def set_status(engine: Engine, line_item_id: int, status: str) -> int:
         return _bump(connection)
 
 
-def _rows(connection: Connection, table: Table, record: type[Any], key: str = "id") -> list[Any]:
-    """All rows of ``table`` as ``record``, JSON columns parsed, in the order of their keys."""
+def _rows(
+    connection: Connection, table: Table, record: type[Any], key: str = "id", where: ColumnElement[bool] | None = None
+) -> list[Any]:
+    """Rows of ``table`` (all without ``where``) as ``record``, JSON columns parsed, in the order of their keys."""
     columns = [table.c[name] for name in record.__struct_fields__]
     hints = {name: hint for name, hint in _JSON.items() if name in record.__struct_fields__}
-    result = connection.execute(select(*columns).order_by(table.c[key]))
+    query = select(*columns).order_by(table.c[key])
+    result = connection.execute(query if where is None else query.where(where))
     if not hints:
         return [record(*row) for row in result]
     decoders = [hints.get(name) for name in record.__struct_fields__]
@@ -178,10 +181,14 @@ def load_catalog(engine: Engine) -> records.Catalog:
         return read_catalog(connection)
 
 
-def read_catalog(connection: Connection) -> records.Catalog:
-    """`load_catalog` within a transaction."""
-    creatives = _rows(connection, tables.creative, records.Creative)
-    archived = select(tables.creative.c.id).where(tables.creative.c.status == "archived")
+def read_catalog(connection: Connection, line_item: int | None = None) -> records.Catalog:
+    """`load_catalog` within a transaction; of line items and creatives only ``line_item`` and its own, if given."""
+    c, li = tables.creative.c, tables.line_item.c
+    alone = None if line_item is None else li.id == line_item
+    its = None if line_item is None else c.line_item_id == line_item
+    creatives = _rows(connection, tables.creative, records.Creative, where=its)
+    archived = select(c.id).where(c.status == "archived")
+    archived = archived if its is None else archived.where(its)
     gone = set(connection.scalars(archived))
     return records.Catalog(
         revision=_revision(connection),
@@ -192,7 +199,7 @@ def read_catalog(connection: Connection) -> records.Catalog:
         offers=_rows(connection, tables.offer, records.Offer),
         advertisers=_rows(connection, tables.advertiser, records.Advertiser),
         campaigns=_rows(connection, tables.campaign, records.Campaign),
-        line_items=_rows(connection, tables.line_item, records.LineItem),
+        line_items=_rows(connection, tables.line_item, records.LineItem, where=alone),
         creatives=[c for c in creatives if c.id not in gone],
     )
 

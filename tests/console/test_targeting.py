@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from dsp.base.config import Config
+from dsp.bidder.sample import Sampled
 from dsp.catalog import names
+from dsp.catalog.store import read_catalog
 from dsp.catalog.types import AllowBlock, IncludeExclude, Targeting
+from dsp.console import reach
 from dsp.console.pages import targeting
+from dsp.console.services import Services
 
 V = "/api/v1"
 FORM = {"name": "Prospecting", "offer": "loan", "pacing": "even", "max_bid_cpm": "8", "controls": "1"}
@@ -53,9 +58,20 @@ def posted(one: dict[str, Any]) -> dict[str, list[str]]:
 )
 def test_what_the_controls_show_is_what_they_save(wanted: Targeting, caps: list[dict[str, Any]]) -> None:
     one = {"targeting": msgspec.to_builtins(wanted), "frequency": caps, "deals": ["a"]}
-    body = targeting.typed(posted(one))
+    body = targeting.typed(posted(one), {})
     assert msgspec.convert(body["targeting"], Targeting) == wanted
     assert (body["frequency"], body["deals"]) == (caps, ["a"])
+
+
+@given(any_targeting, st.randoms(use_true_random=False))
+def test_what_nobody_touched_is_kept_to_the_letter_in_whatever_order_a_browser_sends_it(
+    wanted: Targeting, random: Any
+) -> None:
+    one = {"targeting": msgspec.to_builtins(wanted), "frequency": [], "deals": ["b", "a"]}
+    form = {name: random.sample(values, len(values)) for name, values in posted(one).items()}
+    body = targeting.typed(form, one)
+    assert msgspec.convert(body["targeting"], Targeting) == wanted
+    assert body["deals"] == ["b", "a"]
 
 
 def test_every_part_of_targeting_has_a_control() -> None:
@@ -142,12 +158,106 @@ def test_a_forecast_is_of_what_is_typed_and_saves_nothing(traffic: Config, owner
     assert owner.get(f"{V}/line-items/1").json() == before
 
 
+@pytest.mark.parametrize("path", ["/line-items/1", "/campaigns/1/new-line-item"])
+def test_without_scripts_the_form_comes_back_as_typed_with_its_forecast(
+    traffic: Config, owner: TestClient, path: str
+) -> None:
+    typed = {"name": "Half typed", "targeting.geo.include": "FRA", "targeting.os": "ios", "etag": '"as-seen"'}
+    told = save(owner, f"{path}/forecast", **typed)
+    assert 'name="etag" value="&#34;as-seen&#34;"' in told.text  # saving it still asks whether somebody changed it
+    assert "Of 4 recent requests" in told.text
+    assert 'value="Half typed"' in told.text
+    assert ">FRA</textarea>" in told.text
+    assert 'name="targeting.os" value="ios" checked' in told.text
+    wrong = save(owner, f"{path}/forecast", **(typed | {"targeting.geo.include": "Utopia"}))
+    assert 'aria-invalid="true"' in wrong.text
+    assert "Half typed" in wrong.text
+    part = owner.post(
+        f"{path}/forecast",
+        data={"csrf": owner.headers["x-csrf-token"], **FORM, **typed},
+        headers={"x-part": "forecast"},
+    )
+    assert "Of 4 recent requests" in part.text
+    assert "<form" not in part.text
+
+
 @pytest.mark.parametrize(("daily", "said"), [("0.01", "The budget ends first"), ("1000000", "The traffic ends first")])
 def test_a_forecast_says_what_ends_first(traffic: Config, owner: TestClient, daily: str, said: str) -> None:
+    owner.patch(f"{V}/campaigns/1", json={"budget": {"total": 10**9}}, headers={"if-match": "*"})
     fixed = owner.patch(f"{V}/line-items/1", json={"strategy": "fixed"}, headers={"if-match": "*"})
     assert fixed.status_code == 200
     told = save(owner, "/line-items/1/forecast", max_bid_cpm="50", total="", daily=daily).text
     assert said in told, told
+
+
+def test_deals_are_taken_and_left_and_bought_alone_or_beside_the_open_auction(owner: TestClient) -> None:
+    def kept(**form: Any) -> tuple[Any, Any]:
+        etag = owner.get(f"{V}/line-items/2").headers["etag"]
+        answer = save(owner, "/line-items/2", name="Savings", offer="savings", max_bid_cpm="2", etag=etag, **form)
+        assert answer.status_code == 303, answer.text
+        one = owner.get(f"{V}/line-items/2").json()
+        return one["deals"], one["deal_only"]
+
+    assert 'name="deal_only" value="yes" checked' in owner.get("/line-items/2").text
+    assert kept(deals="deal-1") == (["deal-1"], False)
+    assert 'name="deal_only" value="yes">' in owner.get("/line-items/2").text
+    assert kept(deals="deal-1", deal_only="yes") == (["deal-1"], True)
+    assert kept(deal_only="yes") == ([], False)
+
+
+def test_one_of_the_references_is_ticked_without_losing_another(owner: TestClient) -> None:
+    shown = owner.get("/line-items/1").text
+    assert 'type="checkbox" name="targeting.segments.include" value="rich" checked' in shown
+    assert 'type="checkbox" name="targeting.exchanges" value="beta"' in shown
+    assert "<select multiple" not in shown
+
+
+def test_a_forecast_counts_the_campaigns_budget_and_other_currencies(traffic: Config, owner: TestClient) -> None:
+    owner.patch(f"{V}/line-items/1", json={"strategy": "fixed"}, headers={"if-match": "*"})
+    forecast = "/line-items/1/forecast"
+    told = save(owner, forecast, max_bid_cpm="50", total="900", daily="").text
+    assert "Its campaign&#39;s daily budget is" in told or "Its campaign's daily budget is" in told
+    assert "Its total budget lasts at least" in told
+    file = Path(traffic.path("log", "requests"), "w.jsonl")
+    seen = [msgspec.json.decode(line, type=Sampled) for line in file.read_bytes().splitlines()]
+    euros = [msgspec.structs.replace(one, exchange="beta", body={**one.body, "cur": ["EUR"]}) for one in seen]
+    file.write_bytes(b"\n".join(map(msgspec.json.encode, euros)))  # its budget is in dollars
+    told = save(owner, forecast, max_bid_cpm="50", total="", daily="0.01", **{"targeting.geo.include": "USA"}).text
+    assert "EUR</strong> CPM" in told, told
+    assert "The budget ends first" in told
+
+
+def test_a_forecast_that_has_to_wait_too_long_says_so(
+    traffic: Config, owner: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "_PATIENCE_S", 0.0)
+    with reach._LOCK:
+        assert "another forecast is being made" in save(owner, "/line-items/1/forecast").text
+    assert "Of 4 recent requests" in save(owner, "/line-items/1/forecast").text
+
+
+def test_a_forecast_reads_one_line_item_however_many_there_are(services: Services) -> None:
+    with services.catalog.engine.connect() as connection:
+        alone, everything = read_catalog(connection, 2), read_catalog(connection)
+    assert [one.id for one in alone.line_items] == [2]
+    assert {c.line_item_id for c in alone.creatives} == {2}
+    assert alone.line_items == [one for one in everything.line_items if one.id == 2]
+    assert alone.creatives == [c for c in everything.creatives if c.line_item_id == 2]
+
+
+def test_a_copy_has_the_targeting_and_is_edited_with_the_same_controls(owner: TestClient) -> None:
+    owner.post("/line-items/1/duplicate", data={"csrf": owner.headers["x-csrf-token"]})
+    one, copy = owner.get(f"{V}/line-items").json()["items"][0], owner.get(f"{V}/line-items").json()["items"][-1]
+    assert copy["targeting"] == one["targeting"]
+    answer = owner.get(f"/line-items/{copy['id']}")
+    assert 'name="targeting.segments.include" value="rich" checked' in answer.text
+    scheduled = {"start": "2026-03-05T08:00", "end": "2026-03-20T20:00", "targeting.segments.include": "rich"}
+    etag = owner.get(f"{V}/line-items/{copy['id']}").headers["etag"]
+    kept = save(owner, f"/line-items/{copy['id']}", name=copy["name"], etag=etag, **scheduled)
+    assert kept.status_code == 303, kept.text
+    after = owner.get(f"{V}/line-items/{copy['id']}").json()
+    assert after["flight"]["start"].startswith("2026-03-05T08:00")
+    assert after["targeting"] == {"segments": {"include": ["rich"]}}
 
 
 @pytest.mark.parametrize("control", list(targeting.CONTROLS))

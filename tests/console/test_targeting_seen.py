@@ -20,7 +20,7 @@ def editor(page: Page, owner: TestClient, traffic: Config) -> Page:
 
     def answer(route: Route) -> None:
         asked = route.request
-        headers = {k: v for k, v in asked.headers.items() if k in ("accept", "content-type", "cookie")}
+        headers = {k: v for k, v in asked.headers.items() if k in ("accept", "content-type", "cookie", "x-part")}
         path = asked.url.removeprefix(HOST)
         got = owner.request(asked.method, path, headers=headers, content=asked.post_data_buffer, follow_redirects=False)
         kept = {k: v for k, v in got.headers.items() if k in ("content-type", "location", "set-cookie")}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from markupsafe import Markup
 from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
@@ -71,17 +72,21 @@ def blank(kind: str) -> Handler:
     return run
 
 
-def _edit(page: Page, kind: str, one: dict[str, Any] | None, error: ApiError | None = None) -> Response:
+def _edit(
+    page: Page, kind: str, one: dict[str, Any] | None, error: ApiError | None = None, forecast: str | None = None
+) -> Response:
+    """The page of one; refused, or with a ``forecast`` (HTML), the form is as it was posted."""
     catalog, by = page.services.catalog, page.person
     values: dict[str, Any] = {"kind": kind, "one": one, "base": BASE[kind], "fields": FIELDS[kind], "changes": []}
-    values["form"] = page.form if error is not None else _as_form(one)
-    values["etag"] = etag_of(one) if one else ""
+    typed = error is not None or forecast is not None
+    values |= {"form": page.form if typed else _as_form(one), "forecast": forecast and Markup(forecast)}
+    values["etag"] = page.form.get("etag", "") if forecast is not None else etag_of(one) if one else ""
     values["may"] = by.may(EDIT, one["advertiser_id"]) if one else by.may_anywhere(EDIT)
     references = values["references"] = catalog.references(by)
     values["advertisers"] = catalog.page(by, "advertiser", ListQuery(limit=500))[0] if one is None else []
     if kind == "line_item":
         values["parent"] = catalog.get(by, "campaign", one["campaign_id"] if one else page.ref)
-        values["groups"] = targeting.groups(targeting.shown(one or {}) if error is None else page.fields, references)
+        values["groups"] = targeting.groups(page.fields if typed else targeting.shown(one or {}), references)
         values["address"] = f"{BASE[kind]}/{one['id']}" if one else f"/campaigns/{page.ref}/new-line-item"
         values["ads"] = creatives.page(catalog, by, ListQuery(line_item_id=one["id"], limit=50))[0] if one else []
     if one is not None:
@@ -98,11 +103,12 @@ def _edit(page: Page, kind: str, one: dict[str, Any] | None, error: ApiError | N
 
 def _as_form(one: dict[str, Any] | None) -> dict[str, str]:
     if one is None:
-        return {"pacing": "even"}
+        return {"pacing": "even", "deal_only": "yes"}
     form = {"name": one["name"], "total": one["budget"].get("total"), "daily": one["budget"].get("daily")}
     form |= {name: (one["flight"].get(name) or "")[:16] for name in ("start", "end")}  # to the minute, as typed
     if "offer" in one:
         form |= {name: one[name] for name in ("offer", "pacing", "max_bid_cpm")}
+        form["deal_only"] = "yes" if one["deal_only"] or not one["deals"] else ""
     return {name: "" if value is None else str(value) for name, value in form.items()}
 
 
@@ -124,7 +130,8 @@ def _from_form(kind: str, page: Page, before: dict[str, Any] | None) -> dict[str
     if kind == "line_item":
         body |= {name: form.get(name, "") for name in ("offer", "pacing", "max_bid_cpm")}
         if "controls" in form:  # the builder was there; what it doesn't mention is not restricted
-            body |= targeting.typed(page.fields)
+            body |= targeting.typed(page.fields, before or {})
+            body["deal_only"] = bool(body["deals"]) and form.get("deal_only") == "yes"
     return body
 
 
@@ -207,17 +214,25 @@ def check(kind: str, new: bool) -> Handler:
 
 
 def forecast(new: bool) -> Handler:
-    """POST of a line item's form that is being typed: what it would reach, bid and spend as it stands, not saved."""
+    """POST of a line item's form that is being typed: what it would reach, bid and spend as it stands, not saved.
+
+    Scripts ask for the part of the page alone; without scripts the page comes back as it was typed, with the forecast.
+    """
 
     def run(page: Page) -> Response:
+        alone = page.request.headers.get("x-part") == "forecast"
+        one = None if new or alone else page.services.catalog.get(page.person, "line_item", page.ref)
         try:
-            catalog, would_be = _tried(page, "line_item", new, lambda connection, one: (read_catalog(connection), one))
+            catalog, would_be = _tried(page, "line_item", new, lambda c, one: (read_catalog(c, one["id"]), one))
         except ApiError as error:
             if error.status in (403, 404):
                 raise
             problem = problem_in(page.lang, error.problem, lambda name: page.words(show.field(name)))
-            return page.show("reach.html", problem=problem, found=None)
-        return foreseen(page, catalog, would_be)
+            return (
+                page.show("reach.html", problem=problem, found=None) if alone else _edit(page, "line_item", one, error)
+            )
+        part = foreseen(page, catalog, would_be)
+        return part if alone else _edit(page, "line_item", one, forecast=bytes(part.body).decode())
 
     return run
 

@@ -21,7 +21,8 @@ _CAP = re.compile(r"(\d{1,6}) per (minute|hour|day|week|flight)")
 
 @dataclass(frozen=True)
 class Control:
-    """``boxes``: some of a few; ``pick``: some of the references of that name; ``lines``: one a line."""
+    """``boxes``: some of a few; ``pick``: some of the references of that name, ticked as well, for a list to
+    pick from forgets what was picked at the first key; ``lines``: one a line."""
 
     name: str
     text: str
@@ -119,8 +120,12 @@ def _texts(name: str, value: Any) -> list[str]:
     return [str(each) for each in value]
 
 
-def typed(fields: Fields) -> dict[str, Any]:
-    """What the controls say, in the API's words: ``targeting``, ``deals``, ``frequency``. Raises 422."""
+def typed(fields: Fields, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the controls say, in the API's words: ``targeting``, ``deals``, ``frequency``. Raises 422.
+
+    A control that says what it said ``before`` (of the line item as the API shows it) leaves that to the letter, its
+    order too: saving what nobody touched is no change.
+    """
     body: dict[str, Any] = {"targeting": {}, "deals": [], "frequency": []}
     for name, control in CONTROLS.items():
         values = values_of(control, fields)
@@ -131,8 +136,13 @@ def typed(fields: Fields) -> dict[str, Any]:
             *steps, last = name.split(".")
             for step in steps:
                 into = into.setdefault(step, {})
-        into[last] = _meant(name, values)
+        into[last] = _at(before, name) if _untouched(control, values, before) else _meant(name, values)
     return body
+
+
+def _untouched(control: Control, values: list[str], before: Mapping[str, Any]) -> bool:
+    was = values_of(control, {control.name: _texts(control.name, _at(before, control.name))})
+    return values == was if control.kind == "lines" else sorted(values) == sorted(was)
 
 
 def values_of(control: Control, fields: Fields) -> list[str]:

@@ -10,8 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from dsp.catalog.records import Catalog
-from dsp.catalog.store import load_catalog
+from dsp.catalog.store import read_catalog
 from dsp.console import browse
+from dsp.console.affordable import affordable
 from dsp.console.browse import NOTHING, Row
 from dsp.console.errors import ApiError
 from dsp.console.pages import plot, show
@@ -111,7 +112,9 @@ def _stopped(page: Page, row: Row) -> bool:
 def reach(page: Page) -> Response:
     """GET /line-items/ID/reach: the part of a page that a script puts in place, as it takes a moment."""
     one = page.services.catalog.get(page.person, "line_item", page.ref)
-    return foreseen(page, load_catalog(page.services.catalog.engine), one)
+    with page.services.catalog.engine.connect() as connection:
+        catalog = read_catalog(connection, page.ref)
+    return foreseen(page, catalog, one)
 
 
 def foreseen(page: Page, catalog: Catalog, one: dict[str, Any]) -> Response:
@@ -132,9 +135,5 @@ def foreseen(page: Page, catalog: Catalog, one: dict[str, Any]) -> Response:
         (_NAMES.get(text, text), k / n, REMEDIES.get(codes_of.get(text, -1), _ELSEWHERE)) for text, k in found.stages
     ]
     dims = [(name, k / n) for name, k in found.left_out]
-    daily = one["budget"].get("daily")
-    currency = next((a.currency for a in catalog.advertisers if a.id == one["advertiser_id"]), "")
-    bought = float(daily) / found.cpm * 1000 if daily and found.cpm and currency == found.currency else None
-    return page.show(
-        "reach.html", found=found, picture=picture, rows=rows, dims=dims, daily=daily, currency=currency, bought=bought
-    )
+    budgets = affordable(catalog, one["id"], found)
+    return page.show("reach.html", found=found, picture=picture, rows=rows, dims=dims, budgets=budgets)

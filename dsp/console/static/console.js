@@ -81,7 +81,7 @@ for (const button of document.querySelectorAll("[data-forecast]")) {
     button.disabled = true;
     part.setAttribute("aria-busy", "true");
     try {
-      const answer = await fetch(button.getAttribute("formaction"), posted(button.form));
+      const answer = await fetch(button.getAttribute("formaction"), { ...posted(button.form), headers: { "x-part": "forecast" } });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       part.replaceChildren(...(page.querySelector("main") ?? page.body).childNodes);
       part.scrollIntoView({ block: "nearest" });
