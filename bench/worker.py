@@ -19,6 +19,7 @@ from bench.procs import Server, free_port
 from bench.world import NOON_S
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
+from dsp.bidder.duplicates import open_duplicates
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
 from dsp.catalog.current import current_path
@@ -47,6 +48,7 @@ def _open(config: Config, metrics: Metrics, worker: str, offset_ns: int) -> Deci
     engine = Engine.open(
         config, slices=slices, metrics=metrics, clock=lambda: time.time_ns() + offset_ns, worker=worker
     )
+    engine.duplicates = open_duplicates(config)
     engine.warm()
     return engine
 

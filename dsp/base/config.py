@@ -72,6 +72,8 @@ class SupplyConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     complete_chain: bool = False  # whether a supply chain that says it is incomplete is refused
     least_viewability: float = 0.3  # share of a placement's impressions that are in view
     most_fraud: float = 0.5  # share of them that is held to be no person's
+    duplicates_ms: float = 400.0  # within which one impression's copies by other exchanges are known; 0: not looked for
+    hop_share: float = 0.05  # of the price that each node of a supply chain is thought to keep
 
 
 class PartnerConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

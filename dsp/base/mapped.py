@@ -33,6 +33,15 @@ def map_file(file: BinaryIO) -> mmap.mmap:
     return mapped
 
 
+def shared_words(path: Path, n: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint64]]:
+    """A table of ``n`` uint64 that all processes of a host share through the file ``path``; new ones are 0."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.seek(0, 2) != n * 8:
+            file.truncate(n * 8)  # same size whoever comes first
+        return np.frombuffer(mmap.mmap(file.fileno(), n * 8), np.uint64)
+
+
 def touch(array: np.ndarray[tuple[int, ...], np.dtype[Any]], most_bytes: int = 1 << 62) -> int:
     """Read a mapped array page by page, at most ``most_bytes``, so that nobody waits for the disk later."""
     flat = array.reshape(-1).view(np.uint8)[:most_bytes]

@@ -57,6 +57,7 @@ ARTF_INTENTS = ("segments", "activate_deals", "suppress_deals", "bid_shade")
 SHAPED = ("refused", "explored")
 SUPPLY = (
     "proxy_ip", "incomplete_chain", "no_ads_txt", "ads_txt", "unlisted_seller", "fraud", "viewability", "blocked_node",
+    "duplicate",
 )  # fmt: skip
 SHED_REASONS = ("queue", "qps", "draining", "deadline", "delay")
 FREQUENCY_DROPS = ("capped", "unknown", "suppressed", "in_flight", "table_full")

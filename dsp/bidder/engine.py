@@ -33,6 +33,7 @@ from dsp.bidder.capping import drop_capped, reserve_caps
 from dsp.bidder.choose import choose_again, match_conditions
 from dsp.bidder.context import fill_context
 from dsp.bidder.count import NBR_SLOTS, count_batch
+from dsp.bidder.duplicates import Duplicates
 from dsp.bidder.encode import Encoder
 from dsp.bidder.gate import (
     Q_BITS,
@@ -137,6 +138,7 @@ class Engine:
         self._sample: RequestSample | None = None
         self.shaping: Shaping | None = None  # of traffic, when asked for
         self.supply = Supply(config)
+        self.duplicates: Duplicates | None = None  # of impressions through several paths, when asked for
         self._use_metrics(metrics)
         self._attach(snapshot)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
@@ -360,6 +362,9 @@ class Engine:
             learn = slices.live(now_ns) and bool(plan.live.any())
             shaping.cut(n, batch, plan.exchange_ids, q, self.clock(), learn=learn)
         self._consent.run(batch.req, batch.text, batch.pool, n, work.bits)
+        duplicates = self.duplicates
+        if duplicates is not None:
+            duplicates.check(n, batch, work.bits, plan.ex_i, q, self._m_supply, now_ns)
         forget_refused(n, q, work.bits)
         t2 = clock_ns()
 
@@ -429,6 +434,8 @@ class Engine:
             n_bids = 0  # the lease ended while we thought: what was reserved lapses with it
             ghosts = False
             work.first_bid[: n + 1] = 0
+        if duplicates is not None:
+            duplicates.done(n, work.first_bid)
         answers = self._encode(n_bids, now_s, nbr_bodies)
         t8 = clock_ns()
         if n_bids:
@@ -654,7 +661,9 @@ class Engine:
         Gives the names of the exchanges there are.
         """
         real = self.slices, self.metrics, self.tracer, self._inflight
-        shaping = self.shaping
+        shaping, duplicates = self.shaping, self.duplicates
+        if duplicates is not None:
+            self.duplicates = Duplicates(self.config, alone=True)
         if shaping is not None:
             self.shaping = Shaping(self.config.shaping, Metrics.memory("rehearsal"), self.config.seed)
         kept = self._next_bid, self.work.tokens.copy(), self.work.tokens_ns.copy()
@@ -674,7 +683,7 @@ class Engine:
             self._count_store()
             self.slices, metrics, self.tracer, self._inflight = real
             self._use_metrics(metrics)
-            self.shaping = shaping
+            self.shaping, self.duplicates = shaping, duplicates
             self._next_bid, self.work.tokens[:], self.work.tokens_ns[:] = kept
             self._rehearsal, self._live_at_ns = None, 0
             self.slices.refresh(time.monotonic_ns())

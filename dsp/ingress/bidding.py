@@ -11,6 +11,7 @@ from dsp.base.logs import logger
 from dsp.base.metrics import Metrics
 from dsp.base.trace import open_tracer
 from dsp.bidder.artf import ArtfEngine
+from dsp.bidder.duplicates import open_duplicates
 from dsp.bidder.engine import Engine, NotReadyError
 from dsp.bidder.plan import PlanError
 from dsp.bidder.rta import RtaEngine
@@ -32,6 +33,7 @@ def open_engine(config: Config, metrics: Metrics, worker: str, stopping: Callabl
         engine = Engine.open(config, metrics=metrics, worker=worker)
         if config.shaping.mode != "none":
             engine.shaping = open_shaping(config, metrics, worker)
+        engine.duplicates = open_duplicates(config)
         return engine
 
     engine = _when_ready(opened, stopping)

@@ -43,6 +43,7 @@ NBR_HELD_OUT = 512
 NBR_NOT_WORTH = 513
 NBR_VIEWABILITY = 514
 NBR_UNLISTED_SELLER = 515
+NBR_DUPLICATE = 516
 
 NBR_TEXT: dict[int, str] = {
     NBR_UNKNOWN: "unknown",
@@ -78,6 +79,7 @@ NBR_TEXT: dict[int, str] = {
     NBR_HELD_OUT: "held out by an experiment",
     NBR_VIEWABILITY: "placement seldom in view",
     NBR_UNLISTED_SELLER: "seller not in the exchange's sellers.json",
+    NBR_DUPLICATE: "the same impression comes cheaper by another path",
     NBR_NOT_WORTH: "such requests are not worth processing",
 }
 
