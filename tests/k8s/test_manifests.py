@@ -177,7 +177,7 @@ def test_every_role_that_serves_has_its_service_budget_and_policy(rendered: Mani
         return [m["spec"] for m in manifests if m["kind"] == kind]
 
     workloads = [m for m in manifests if m["kind"] in ("Deployment", "StatefulSet")]
-    assert {m["metadata"]["name"] for m in workloads} == {"bidder", "rta", "ledger", "publisher"}
+    assert {m["metadata"]["name"] for m in workloads} == {"bidder", "rta", "artf", "ledger", "publisher"}
     for workload in workloads:
         labels = workload["spec"]["template"]["metadata"]["labels"]
         assert any(spec["selector"].items() <= labels.items() for spec in of("Service"))
@@ -198,14 +198,19 @@ def test_bidders_scale_on_queue_delay(rendered: Manifests) -> None:
     assert "dsp_queue_delay_seconds_mean" in [metric["pods"]["metric"]["name"] for metric in metrics]
 
 
-def test_the_rta_settings_are_ones_that_the_program_takes_and_go_to_its_ports(rendered: Manifests) -> None:
-    config = load_config(K8S / "components" / "rta" / "settings.yaml")
+@pytest.mark.parametrize("role", ["rta", "artf"])
+def test_a_components_settings_are_ones_that_the_program_takes_and_go_to_its_ports(
+    rendered: Manifests, role: str
+) -> None:
+    config = load_config(K8S / "components" / role / "settings.yaml")
     prod = load_config(K8S / "overlays" / "prod" / "settings.yaml")
     assert config.audience.aerospike_hosts == prod.audience.aerospike_hosts
     assert (config.bidder.http_workers, config.bidder.grpc_workers) == (0, 0)
-    pod = dict(pods(rendered["overlays/prod"]))["rta"]
+    pod = dict(pods(rendered["overlays/prod"]))[role]
     ports = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
-    assert ports == {"rta": config.rta.port, "metrics": config.bidder.metrics_port}
+    assert ports == {role: getattr(config, role).port, "metrics": config.bidder.metrics_port}
+    cores = int(pod["containers"][0]["resources"]["limits"]["cpu"])
+    assert cores == getattr(config, role).workers
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
