@@ -56,6 +56,34 @@ DASHBOARDS: dict[str, Dashboard] = {
             ("Malformed, by reason", "reqps", [(rate("dsp_bad_requests_total", "reason"), "{{reason}}")]),
         ],
     ),
+    "supply": Dashboard(
+        "DSP: supply and platforms",
+        [
+            (
+                "Refused for their supply",
+                "reqps",
+                [(rate(f"dsp_supply_refused_total{{{OF}}}", "reason"), "{{reason}}")],
+            ),
+            (
+                "Dearer copies of one impression",
+                "reqps",
+                [(rate(f'dsp_supply_refused_total{{{OF},reason="duplicate"}}', "exchange"), "{{exchange}}")],
+            ),
+            ("Shaping", "reqps", [(rate(f"dsp_shaped_requests_total{{{OF}}}", "what"), "{{what}}")]),
+            (
+                "Shaping: a day's money",
+                "currencyUSD",
+                [
+                    (f"86400e-9 * {rate(f'dsp_shaped_lost_micros_total{{{OF}}}')}", "lost"),
+                    (f"86400e-9 * {rate(f'dsp_shaped_saved_micros_total{{{OF}}}')}", "saved"),
+                ],
+            ),
+            ("RTA", "reqps", [(rate(f"dsp_rta_requests_total{{{OF}}}", "outcome"), "{{outcome}}")]),
+            ("RTA: accepted", "reqps", [(rate(f"dsp_rta_accepts_total{{{OF}}}", "exchange"), "{{exchange}}")]),
+            ("ARTF", "reqps", [(rate("dsp_artf_requests_total", "outcome"), "{{outcome}}")]),
+            ("ARTF: mutations", "reqps", [(rate("dsp_artf_mutations_total", "intent"), "{{intent}}")]),
+        ],
+    ),
     "bidder": Dashboard(
         "DSP: bidder",
         [
