@@ -13,7 +13,18 @@ from typing import Any
 import msgspec
 from sqlalchemy import select
 
-from dsp.console import creatives, experiments, history, library, models, reporting, reviewing, tables
+from dsp.console import (
+    audiences,
+    bulking,
+    creatives,
+    experiments,
+    history,
+    library,
+    models,
+    reporting,
+    reviewing,
+    tables,
+)
 from dsp.console.access import Identity
 from dsp.console.catalog import etag_of
 from dsp.console.errors import ApiError, invalid
@@ -149,6 +160,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *_crud("campaign", "/campaigns"),
     *_crud("line_item", "/line-items"),
     *creatives.OPERATIONS,
+    *audiences.OPERATIONS,
+    *bulking.OPERATIONS,
     *experiments.OPERATIONS,
     *library.OPERATIONS,
     *reviewing.OPERATIONS,

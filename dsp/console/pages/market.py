@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -22,11 +20,11 @@ from dsp.catalog import tables
 from dsp.console import browse, library
 from dsp.console.access import ALL, READ
 from dsp.console.browse import NOTHING, Figures
-from dsp.console.errors import ApiError
+from dsp.console.bulking import reconciled
 from dsp.console.pages.page import Page
 from dsp.console.words import refusal
 from dsp.ledger.accounts import DISPUTE, PAYABLE
-from dsp.ledger.reconcile import BillError, Outcome, reconcile
+from dsp.ledger.reconcile import BillError, Outcome
 from dsp.ledger.schema import BALANCES
 
 _DAYS = 7
@@ -122,14 +120,9 @@ def compare(page: Page) -> Response:
     """POST /exchanges/ID/bill: what it charges against what the books say."""
     text = page.form.get("bill", "")
     try:
-        with tempfile.NamedTemporaryFile("w", suffix=".csv", newline="") as file:
-            file.write(text)
-            file.flush()
-            outcome = reconcile(page.services.reports.books, page.ref, Path(file.name))
+        outcome = reconciled(page.services, page.ref, text)
     except BillError as error:
         return _compared(page, text, refused=str(error))
-    except SQLAlchemyError:
-        raise ApiError(503, "books", "the ledger's books can't be read yet; start the ledger") from None
     return _compared(page, text, outcome)
 
 
