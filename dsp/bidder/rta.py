@@ -41,6 +41,7 @@ from dsp.bidder.rta_answer import (
     rta_candidates,
     rta_requests,
 )
+from dsp.bidder.rta_tally import T_WIDTH, Tallies
 from dsp.bidder.slices import Slices
 from dsp.bidder.target import target
 from dsp.bidder.workspace import Workspace
@@ -118,6 +119,8 @@ class Platform:
         for i, text in enumerate(ids):
             self.targets[i, : len(text)] = np.frombuffer(text, np.uint8)
         self.groups = max(1, len(groups))
+        self.named = [(text.decode(), int(plan.ids[row[0]])) for text, row in zip(ids, rows, strict=True)]
+        self.tally: F64 = np.zeros((len(ids), T_WIDTH), np.float64)
 
 
 def _naming(plan: Plan, exchange: int) -> list[int]:
@@ -143,6 +146,7 @@ class RtaEngine:
         slices: Slices,
         metrics: Metrics,
         clock: Callable[[], int] = time.time_ns,
+        worker: str = "rta0",
     ) -> None:
         self.config, self.audience, self.scorer, self.slices, self.clock = config, audience, scorer, slices, clock
         self._pepper = load_pepper(config.path("secrets", "pepper.json"))
@@ -152,6 +156,8 @@ class RtaEngine:
         self._batches = metrics.histogram("dsp_batch_size")
         self._metrics = metrics
         self._tag = 0
+        self.platforms: list[Platform] = []
+        self._tallies, self._days = Tallies(config.path("rta"), worker), list[int]()
         self._corrected_ns = 0
         self._watched: tuple[Path | None, Path | None] = (None, None)
         self._retry = Retry("new model")
@@ -191,6 +197,7 @@ class RtaEngine:
             slices=slices if slices is not None else Slices(config, worker=worker),
             metrics=metrics if metrics is not None else Metrics.memory("bidder"),
             clock=clock,
+            worker=worker,
         )
         engine._watched = snapshot_path, model_path
         return engine
@@ -198,10 +205,12 @@ class RtaEngine:
     def _attach(self, snapshot: Snapshot) -> None:
         plan = Plan(snapshot)
         platforms = [Platform(each, plan) for each in self.config.rta.platforms]
+        self._tally()
         self._means.update(zip(self._ids, self._mean.tolist(), strict=True))
         self._ids = plan.ids.tolist()
         self.plan = plan
         self.platforms = platforms
+        self._days = self._today()
         self.by_name = {platform.name: k for k, platform in enumerate(platforms)}
         self.work = Workspace(8, plan.rows.shape[1], self.config.seed)
         self._mean = np.array([self._means.get(i, 0.0) for i in self._ids], np.float64)
@@ -285,7 +294,7 @@ class RtaEngine:
             self._row_of, self._wants, self._wanting, p, self._factor, plan.li_i, plan.li_v,
             known.hundredths, slices.multiplier, self._mean, (now_s & 0x7FFFFFFF) << 24 | self._tag & 0xFFFF00,
             self._heads, self._price, self._weight, self._f, self._f.view(np.int32), self._out, self._answered,
-            self._counted[known.exchange], self._accepts[known.exchange : known.exchange + 1],
+            self._counted[known.exchange], self._accepts[known.exchange : known.exchange + 1], known.tally,
         )  # fmt: skip
         self._tag += 256
         ends = self._answered[:n].tolist()
@@ -295,9 +304,24 @@ class RtaEngine:
         self._seconds.observe_ns(0, time.perf_counter_ns() - t0)
         return answers
 
+    def _today(self) -> list[int]:
+        """Each platform's day, since 1970."""
+        now_s = self.clock() // 1_000_000_000
+        return [(now_s + each.utc_offset_min * 60) // 86_400 for each in self.config.rta.platforms]
+
+    def _tally(self) -> None:
+        """Hand on what the strategies' sums have grown by, to the days that were when it was last looked."""
+        for platform, day in zip(self.platforms, self._days, strict=True):
+            self._tallies.add(day, platform.name, platform.named, platform.tally)
+        self._days = self._today()
+
     def poll(self) -> None:
-        """Swap in a newer snapshot or model, if there is one."""
+        """Swap in a newer snapshot or model, if there is one; keep the strategies' sums."""
         self.slices.refresh(time.monotonic_ns())
+        now_s = self.clock() // 1_000_000_000
+        if self._tallies.due(now_s) or self._days != self._today():
+            self._tally()
+            self._tallies.keep(now_s)
         snapshot_path, model_path = self._watched
         newest = current_path(self.config)
         if snapshot_path is not None and newest is not None and newest != snapshot_path:
@@ -330,6 +354,8 @@ class RtaEngine:
         gc.freeze()
 
     def close(self) -> None:
-        """Stop background work."""
+        """Keep the strategies' sums, stop background work."""
+        self._tally()
+        self._tallies.keep(self.clock() // 1_000_000_000)
         self.slices.close()
         self.audience.close()

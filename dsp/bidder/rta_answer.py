@@ -25,6 +25,7 @@ from dsp.audience.profile import P_LIFECYCLE, P_SUPPRESS
 from dsp.base.kernel import inlined, kernel
 from dsp.bidder.gate import GO, Q_BITS, Q_FOUND, Q_NBR, Q_OS
 from dsp.bidder.price import moved, value_of
+from dsp.bidder.rta_tally import T_ACCEPTED, T_CPA, T_CPC, T_PCVR, T_WANTED, T_WEIGHT
 from dsp.catalog.layout import LI_PRODUCT, LI_STRATEGY, LI_SUPPRESS, LIV_PAYOUT_CLICK
 from dsp.model.context import (
     CTX_DAY,
@@ -266,14 +267,14 @@ def rta_answers(
     found: I64, profiles: U8, states: U8, known: I64, row_of: I64, wants: I64, wanting: I64, p: F32,
     factor: F32, li_i: I64, li_v: F64, hundredths: F64,
     multiplier: F64, mean: F64, first_tag: int, heads: F32, price: I64, weight: F64, f: F32, f_bits: I32, out: U8,
-    ends: I64, counted: I64, accepts: I64,
+    ends: I64, counted: I64, accepts: I64, tally: F64,
 ) -> None:  # fmt: skip
     """Write the RtaResponses one after the other to ``out`` uint8[n * ANSWER_BYTES], that of r up to ``ends[r]``.
 
     What can't be read gets none. ``p`` float32[rows, 5], their odds times ``factor`` float32[L,
     5]; ``hundredths`` float64[L]: of the platform's currency per unit of the line item's;
     ``experiments`` int64[m, 2] (exp_id, arm); ``mean`` float64[L] running means of a click's worth, updated but for
-    tests; ``counted`` int64[outcomes] and ``accepts`` int64[1] are added to. ``heads`` float32[5], ``price``
+    tests; ``counted`` int64[outcomes], ``accepts`` int64[1] and ``tally`` float64[S, T_WIDTH] are added to. ``heads`` float32[5], ``price``
     int64[S, 2], ``weight`` float64[S], ``f`` float32[1] with its view ``f_bits`` are scratch.
     """
     at = 0
@@ -295,8 +296,10 @@ def rta_answers(
                 if arm == BY_MODEL and exps[r, e] == experiments[m, 0]:
                     arm = experiments[m, 1]
         taken = 0
+        counts = 0.0 if asked[r, A_TEST] != 0 else 1.0
         for w in range(wanting[r] if arm != BY_REFUSE else 0):
             s = wants[r, w]
+            tally[s, T_WANTED] += counts
             li = strategies[s, S_LI]
             row = row_of[r, strategies[s, S_GROUP]]
             for k in range(5):
@@ -347,6 +350,11 @@ def rta_answers(
             row = row_of[r, strategies[s, S_GROUP]]
             pcvr = moved(p[row, 1], factor[strategies[s, S_LI], 1])
             at = _put_target(out, at, strategies[s], targets[s], price[s], weight[s], pcvr, tag, f, f_bits)
+            tally[s, T_ACCEPTED] += counts
+            tally[s, T_WEIGHT] += counts * weight[s]
+            tally[s, T_CPC] += counts * price[s, 0]
+            tally[s, T_CPA] += counts * price[s, 1]
+            tally[s, T_PCVR] += counts * pcvr
         if asked[r, A_ADLIST] != 0:
             for a in range(asked[r, A_ADS]):
                 ad = ads[r, a]

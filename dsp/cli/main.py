@@ -26,6 +26,7 @@ from dsp.cli import (
     model,
     report,
     roles,
+    rta,
     serve,
     shaping,
     supply,
@@ -58,6 +59,7 @@ app.command("explain")(explain.explain)
 app.add_typer(model.app, name="model")
 app.add_typer(experiment.app, name="experiment")
 app.command("report")(report.report)
+app.command("rta")(rta.rta)
 app.command("shaping")(shaping.shaping)
 app.command("supply")(supply.supply)
 ledger.app.command("explain")(books.explain)

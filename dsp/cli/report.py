@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from dsp.cli.edge import config_of, fail, print_json, refusing
 if TYPE_CHECKING:
     from dsp.catalog.records import Catalog
 
-_EPOCH = date(1970, 1, 1)
+EPOCH = date(1970, 1, 1)
 _TABLE = ("impressions", "spend", "clicks", "applied", "approved", "funded", "cost_per_funded", "risk_adjusted_value")
 Ids = Annotated[list[str] | None, typer.Option(help="Only these: ids or names; may be repeated.")]
 
@@ -53,16 +54,16 @@ def report(
     given |= {"exchange": exchange, "creative": creative}
     only = {kind: [names.id(kind, text) for text in texts] for kind, texts in given.items() if texts}
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
-    question = Question((start - _EPOCH).days, (end - _EPOCH).days, groups, only)
+    question = Question((start - EPOCH).days, (end - EPOCH).days, groups, only)
     with refusing(QuestionError), open_reader(config) as engine:
         found = ask(engine, question, names.segments, names.zones)
     rows = [{**names.labels(groups, key), **derived(amounts)} for key, amounts in sorted(found.items(), key=_order)]
     if as_json:
         print_json({"from": start.isoformat(), "to": end.isoformat(), "by": groups, "rows": rows})
     elif as_csv:
-        _write_csv(rows)
+        write_csv(rows)
     else:
-        _show(rows, f"{start} to {end}")
+        show(rows, f"{start} to {end}", _TABLE)
 
 
 def _order(item: tuple[Any, Any]) -> list[str]:
@@ -104,7 +105,7 @@ class Names:
         out: dict[str, Any] = {}
         for name, value in zip(by, key, strict=False):
             if name == "day":
-                out["day"] = (_EPOCH + timedelta(days=value)).isoformat()
+                out["day"] = (EPOCH + timedelta(days=value)).isoformat()
             elif name == "hour":
                 out["hour"] = datetime.fromtimestamp(value * 3600, UTC).isoformat(timespec="minutes")
             elif name == "segment":
@@ -128,7 +129,8 @@ def _catalog(config: Config) -> Catalog | None:
         engine.dispose()
 
 
-def _write_csv(rows: list[dict[str, Any]]) -> None:
+def write_csv(rows: list[dict[str, Any]]) -> None:
+    """All columns, to stdout."""
     if not rows:
         return
     writer = csv.DictWriter(sys.stdout, list(rows[0]))
@@ -136,17 +138,19 @@ def _write_csv(rows: list[dict[str, Any]]) -> None:
     writer.writerows(rows)
 
 
-def _show(rows: list[dict[str, Any]], title: str) -> None:
-    """Columns as wide as they need: a number that a narrow window cuts off is worse than a long line."""
+def show(rows: list[dict[str, Any]], title: str, columns: Sequence[str]) -> None:
+    """What a row is of, up to its currency, then ``columns``; as wide as they need: a number that a narrow window cuts
+    off is worse than a long line.
+    """
     if not rows:
         print(f"nothing was bought from {title}")
         return
     labels = [name for name in rows[0] if not name.endswith("_id")]
     labels = labels[: labels.index("currency") + 1]
-    lines = [[name.replace("_", " ") for name in (*labels, *_TABLE)]]
+    lines = [[name.replace("_", " ") for name in (*labels, *columns)]]
     for row in rows:
         texts = [str(row[name] or row.get(f"{name}_id", "")) for name in labels]
-        lines.append([*texts, *(_text(row[name]) for name in _TABLE)])
+        lines.append([*texts, *(_text(row[name]) for name in columns)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(title)
     for line in lines:
@@ -159,4 +163,8 @@ def _show(rows: list[dict[str, Any]], title: str) -> None:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.4f}" if 0 < abs(value) < 0.1 else f"{value:,.2f}"
+    return f"{value:,}"

@@ -24,6 +24,7 @@ from dsp.base.config import Config, PlatformConfig, RtaConfig, StrategyConfig
 from dsp.base.metrics import RTA_OUTCOMES, Metrics
 from dsp.bidder.plan import PlanError
 from dsp.bidder.rta import RtaEngine
+from dsp.bidder.rta_tally import T_ACCEPTED, T_CPA, T_PCVR, T_WANTED, T_WIDTH, Tallies, read_days
 from dsp.bidder.slices import Slices
 from dsp.openrtb import rta as wire
 from dsp.openrtb.hashing import hash_text
@@ -213,6 +214,53 @@ def test_a_ping_gets_its_id_and_yes_and_a_test_leaves_no_trace(world: World) -> 
     assert np.array_equal(before, engine._mean)
     ask(engine, oaid_md5sum=KNOWN)
     assert not np.array_equal(before, engine._mean)
+
+
+def test_strategies_sums_are_kept_by_the_platforms_days_and_gone_on_with(world: World) -> None:
+    directory = world.stage.root / "rta"
+    engine = world.engine()
+    infos = {info.out_target_id: info for info in ask(engine, oaid_md5sum=KNOWN).target_infos}
+    ask(engine, oaid_md5sum=OTHER)  # a stranger: wanted by the two strategies without a segment
+    say(engine, RtaRequest(id="r", is_test=True, device=RtaRequest.Device(os="OS_ANDROID", oaid_md5sum=KNOWN)))
+    engine.close()
+    today = dt.datetime.fromtimestamp(world.now_s + 480 * 60, dt.UTC).date()
+    found = read_days(directory, today, today)[today]["tencent"]
+    assert {name: each.sums[T_WANTED] for name, each in found.items()} == {"L": 2, "C": 2, "M": 1}
+    assert found["M"].sums[T_ACCEPTED] == 1
+    assert found["M"].sums[T_CPA] == infos["M"].cpa_price
+    assert found["M"].sums[T_PCVR] == pytest.approx(infos["M"].pcvr, rel=1e-3)
+    assert found["M"].line_item == world.ids["in-market"]
+    again = world.engine()  # the same worker, started again
+    ask(again, oaid_md5sum=KNOWN)
+    now_s = world.now_s
+    try:
+        world.now_s = now_s + 86_400
+        again.poll()  # midnight has passed: what was counted belongs to yesterday
+        ask(again, oaid_md5sum=KNOWN)
+        again.close()
+    finally:
+        world.now_s = now_s
+    days = read_days(directory, today, today + dt.timedelta(days=1))
+    assert [days[day]["tencent"]["M"].sums[T_WANTED] for day in sorted(days)] == [2, 1]
+
+
+def test_a_directory_that_cannot_be_written_to_loses_no_sums_and_a_broken_file_stops_nobody(tmp_path: Path) -> None:
+    tallies, sums, day = Tallies(tmp_path / "rta", "rta0"), np.zeros((1, T_WIDTH)), dt.date(2026, 3, 4)
+    number = (day - dt.date(1970, 1, 1)).days
+    (tmp_path / "rta").write_text("no directory")
+    sums[0, T_WANTED] = 3
+    tallies.add(number, "tencent", [("L", 7)], sums)
+    assert not sums.any()
+    tallies.keep(0)
+    (tmp_path / "rta").unlink()
+    sums[0, T_WANTED] = 2
+    tallies.add(number, "tencent", [("L", 7)], sums)
+    tallies.keep(0)
+    assert read_days(tmp_path / "rta", day, day)[day]["tencent"]["L"].sums[T_WANTED] == 5
+    next((tmp_path / "rta").iterdir()).write_text("{")
+    assert read_days(tmp_path / "rta", day, day) == {day: {}}
+    tallies.keep(0)
+    assert read_days(tmp_path / "rta", day, day)[day]["tencent"]["L"].sums[T_WANTED] == 5
 
 
 def test_experiments_take_everybody_or_nobody(world: World) -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import dsp.catalog
 from dsp.base.config import Config
 from dsp.base.token import TOKEN, Signer
+from dsp.bidder.rta_tally import T_ACCEPTED, T_CPC, T_PCVR, T_WANTED, T_WIDTH, Tallies
 from dsp.catalog.current import current_path
 from dsp.catalog.publish import catalog_path, publish
 from dsp.catalog.snapshot import Snapshot
@@ -192,3 +193,34 @@ def test_a_platforms_cost_report_is_planned_by_its_strategies(data_dir: Path, tm
     result = runner.invoke(app, ["--config", str(settings), "ledger", "costs", "nobody", str(file)])
     assert result.exit_code != 0
     assert "rta.platforms has no exchange 'nobody'" in result.output
+
+
+def test_strategies_are_reported_with_what_they_answered_cost_and_brought(data_dir: Path, tmp_path: Path) -> None:
+    name = str(Snapshot.load(current_path(Config(data_dir=str(data_dir)))).meta["exchanges"][0]["name"])  # type: ignore[arg-type]
+    settings = tmp_path / "settings.yaml"
+    strategies = [{"id": "loans", "line_item": 1, "answer": "cpc"}]
+    platform = {"exchange": name, "currency": "USD", "strategies": strategies, "utc_offset_min": 0}
+    settings.write_text(json.dumps({"data_dir": str(data_dir), "rta": {"platforms": [platform]}}))
+    day = (NOW.date() - date(1970, 1, 1)).days
+    for worker in ("rta0", "rta1"):  # two workers' sums are added up
+        tallies = Tallies(data_dir / "rta", worker)
+        sums = np.zeros((2, T_WIDTH))
+        sums[:, T_WANTED], sums[:, T_ACCEPTED], sums[:, T_CPC], sums[:, T_PCVR] = 10, 4, 200, 0.08
+        tallies.add(day, name, [("loans", 1), ("unpaid", 2)], sums)
+        tallies.keep(0)
+
+    def rta(*arguments: object) -> Any:
+        return CliRunner().invoke(app, ["--config", str(settings), "rta", *map(str, arguments)])
+
+    result = rta(*DAYS, "--json")
+    assert result.exit_code == 0, result.output
+    loans, unpaid = json.loads(result.stdout)["rows"]
+    assert (loans["strategy"], loans["wanted"], loans["accepted"], loans["answer"]) == ("loans", 20, 8, "cpc")
+    assert (loans["said"], loans["pcvr"]) == (50.0, 0.02)
+    assert (loans["spend"], loans["applied"], loans["funded"]) == (pytest.approx(0.0205), 1, 1)
+    assert (unpaid["strategy"], unpaid["wanted"], unpaid["spend"], unpaid["cost_per_funded"]) == ("unpaid", 20, 0, None)
+    (daily, _) = list(csv.DictReader(io.StringIO(rta(name, *DAYS, "--daily", "--csv").stdout)))
+    assert (daily["day"], daily["platform"]) == (NOW.date().isoformat(), name)
+    assert "loans" in rta(*DAYS).stdout
+    assert "nobody asked" in rta("--to", "2020-01-01").stdout
+    assert "no exchange 'nobody'" in rta("nobody").stderr
