@@ -271,11 +271,11 @@ def rta_answers(
 ) -> None:  # fmt: skip
     """Write the RtaResponses one after the other to ``out`` uint8[n * ANSWER_BYTES], that of r up to ``ends[r]``.
 
-    What can't be read gets none. ``p`` float32[rows, 5], their odds times ``factor`` float32[L,
-    5]; ``hundredths`` float64[L]: of the platform's currency per unit of the line item's;
-    ``experiments`` int64[m, 2] (exp_id, arm); ``mean`` float64[L] running means of a click's worth, updated but for
-    tests; ``counted`` int64[outcomes], ``accepts`` int64[1] and ``tally`` float64[S, T_WIDTH] are added to. ``heads`` float32[5], ``price``
-    int64[S, 2], ``weight`` float64[S], ``f`` float32[1] with its view ``f_bits`` are scratch.
+    What can't be read gets none. ``p`` float32[rows, 5], their odds times ``factor`` float32[L, 5]; ``hundredths``
+    float64[L]: of the platform's currency per unit of the line item's; ``experiments`` int64[m, 2] (exp_id, arm);
+    ``mean`` float64[L] running means of a click's worth, updated but for tests; ``counted`` int64[outcomes],
+    ``accepts`` int64[1] and ``tally`` float64[S, T_WIDTH] are added to. ``heads`` float32[5], ``price`` int64[S, 2],
+    ``weight`` float64[S], ``f`` float32[1] with its view ``f_bits`` are scratch.
     """
     at = 0
     weight[: strategies.shape[0]] = -1.0

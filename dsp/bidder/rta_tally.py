@@ -1,7 +1,7 @@
 """What each RTA strategy was asked and answered, by the platform's days; `dsp rta` reports it, with cost and results.
 
-A worker adds up in memory and keeps its day's sums in ``rta/DAY-WORKER.json`` of the data directory, replaced as a whole
-every KEEP_S seconds and at its end; one that starts again goes on with them. What a killed worker loses is KEEP_S
+A worker adds up in memory and keeps its day's sums in ``rta/DAY-WORKER.json`` of the data directory, replaced as a
+whole every KEEP_S seconds and at its end; one that starts again goes on with them. What a killed worker loses is KEEP_S
 seconds of a report: money is in the ledger. A directory that can't be written to is said in the log, and tried again.
 """
 

@@ -1,0 +1,79 @@
+"""When a core stood still: the time its owner gave to something else, seen from inside.
+
+A virtual core that its host takes away does nothing at all for some milliseconds, and not every host tells as steal. A
+watcher of each core wakes every half millisecond at real-time priority; where it comes late by more than LEAST_MS the
+core was stopped, for whatever else runs here comes after it. It takes some 0.5 % of a core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+LEAST_MS = 1.0
+_WATCH = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
+print("ready", flush=True)
+last, parent = time.monotonic_ns(), os.getppid()
+while os.getppid() == parent:
+    time.sleep(0.0005)
+    now = time.monotonic_ns()
+    if now - last > int(sys.argv[2]):
+        print(last, now, flush=True)
+    last = now
+"""
+
+
+class Stalls:
+    """Watches ``cpus`` while it is open. ``able`` is False where real-time priority is not allowed: nothing is seen."""
+
+    def __init__(self, cpus: Iterable[int]) -> None:
+        self._cpus = sorted(set(cpus))
+        self._watchers: list[subprocess.Popen[str]] = []
+        self.able = True
+        self.stops: I64 = np.zeros((0, 2), np.int64)  # apart and rising, monotonic nanoseconds; after it was closed
+
+    def __enter__(self) -> Self:
+        for cpu in self._cpus:
+            arguments = [sys.executable, "-c", _WATCH, str(cpu), str(int(LEAST_MS * 1e6) + 500_000)]
+            watcher = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self._watchers.append(watcher)
+            assert watcher.stdout is not None
+            self.able = watcher.stdout.readline() == "ready\n" and self.able
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        found = []
+        for watcher in self._watchers:
+            watcher.terminate()
+            with contextlib.suppress(ValueError):
+                found += [tuple(map(int, line.split())) for line in watcher.communicate()[0].splitlines()]
+        self.stops = merged(np.array(found, np.int64).reshape(-1, 2))
+
+    def touched(self, begin_ns: I64, end_ns: I64) -> npt.NDArray[np.bool_]:
+        """Which of the spans ``begin_ns`` to ``end_ns`` int64[n] had a stop in them."""
+        if not len(self.stops):
+            return np.zeros(len(begin_ns), bool)
+        before = np.searchsorted(self.stops[:, 0], end_ns, side="right") - 1
+        return (before >= 0) & (self.stops[np.maximum(before, 0), 1] >= begin_ns)
+
+
+def merged(spans: I64) -> I64:
+    """Spans int64[n, 2] without their overlaps, rising."""
+    out: list[list[int]] = []
+    for begin, end in sorted(spans.tolist()):
+        if out and begin <= out[-1][1]:
+            out[-1][1] = max(out[-1][1], end)
+        else:
+            out.append([begin, end])
+    return np.array(out, np.int64).reshape(-1, 2)

@@ -1,0 +1,39 @@
+"""Stops of a core: which spans had one, and that a watcher sees one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from bench.stalls import Stalls, merged
+
+
+def test_spans_are_touched_by_what_overlaps_them() -> None:
+    stalls = Stalls(())
+    stalls.stops = merged(np.array([[50, 60], [10, 20], [15, 30]]))
+    assert stalls.stops.tolist() == [[10, 30], [50, 60]]
+    begin, end = np.array([0, 0, 31, 31, 55, 61]), np.array([9, 10, 49, 70, 56, 99])
+    assert stalls.touched(begin, end).tolist() == [False, True, False, True, True, False]
+    stalls.stops = stalls.stops[:0]
+    assert not stalls.touched(begin, end).any()
+
+
+def test_a_watcher_that_did_not_run_is_a_stop() -> None:
+    with Stalls((0,)) as stalls:
+        if not stalls.able:
+            pytest.skip("no real-time priority here")
+        (watcher,) = stalls._watchers
+        os.kill(watcher.pid, signal.SIGSTOP)
+        begin_ns = time.monotonic_ns()
+        while time.monotonic_ns() - begin_ns < 20_000_000:
+            pass
+        end_ns = time.monotonic_ns()
+        os.kill(watcher.pid, signal.SIGCONT)
+        assert watcher.stdout is not None
+        stopped_ns, went_on_ns = map(int, watcher.stdout.readline().split())
+    assert stopped_ns <= begin_ns + 1_000_000
+    assert went_on_ns >= end_ns
