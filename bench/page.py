@@ -104,10 +104,10 @@ def stage_plot(summary: Row) -> str:
 
 
 def echo_plot(rows: Sequence[Row], summary: Row) -> str:
-    """Every saturation window of the bidder and of the echo, in the order they were run."""
+    """Every saturation window of the bidder, of the echo and of the bare server, in the order they were run."""
 
     def draw(axes: Axes) -> None:
-        for server, colour in (("echo", SOFT), ("bidder", LINES["p50"])):
+        for server, colour in (("bare", SOFT), ("echo", LINES["p99"]), ("bidder", LINES["p50"])):
             values = [row["answered_per_s"] for row in rows if row["server"] == server and row["phase"] == "saturation"]
             axes.plot(range(1, len(values) + 1), values, marker="o", color=colour, label=server)
         axes.set_ylim(bottom=0)

@@ -29,14 +29,14 @@ class Plan:
     seconds: float = 2.0  # of a window
     warm_s: float = 4.0
     alone: int = 3  # windows
-    saturation: int = 7  # windows of bidder and of echo, in turns
+    saturation: int = 7  # windows of bidder and of the echoes, in turns
     per_rate: int = 5
     rates: tuple[float, ...] = RATES
     in_flight: int = 128
 
     def steps(self) -> int:
         """How many windows in all."""
-        return 2 + 2 * self.alone + 2 * self.saturation + len(self.rates) * self.per_rate
+        return 3 + 2 * self.alone + 3 * self.saturation + len(self.rates) * self.per_rate
 
 
 @dataclass
@@ -66,8 +66,12 @@ class Subject:
         return row
 
 
-def run_phases(bidder: Subject, echo: Subject, plan: Plan, progress: Callable[[str], None]) -> dict[str, Any]:
-    """All phases; returns the summary (`summarise`). ``progress`` is told after each window."""
+def run_phases(
+    bidder: Subject, echo: Subject, bare: Subject, plan: Plan, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """All phases; returns the summary (`summarise`). ``echo`` is the bidder's front with nothing behind it, ``bare``
+    the server under that front. ``progress`` is told after each window.
+    """
 
     def closed(subject: Subject, phase: str, in_flight: int, seconds: float) -> Row:
         row = subject.window(phase, lambda: subject.load.closed_loop(in_flight, seconds))
@@ -75,20 +79,22 @@ def run_phases(bidder: Subject, echo: Subject, plan: Plan, progress: Callable[[s
         return row
 
     closed(bidder, "warm", plan.in_flight, plan.warm_s)
-    closed(echo, "warm", plan.in_flight, plan.warm_s / 4)
+    for each in (echo, bare):
+        closed(each, "warm", plan.in_flight, plan.warm_s / 4)
     for _ in range(plan.alone):
         closed(bidder, "alone", 1, plan.seconds)
         closed(echo, "alone", 1, plan.seconds / 2)
     for _ in range(plan.saturation):
         closed(bidder, "saturation", plan.in_flight, plan.seconds)
-        closed(echo, "saturation", plan.in_flight, plan.seconds)
+        for each in (echo, bare):
+            closed(each, "saturation", plan.in_flight, plan.seconds)
     peak = median(row["answered_per_s"] for row in of(bidder.rows, "saturation"))
     for _ in range(plan.per_rate):
         for share in plan.rates:
             rate = share * peak
             bidder.window(f"{share:.0%}", lambda rate=rate: bidder.load.open_loop(rate, plan.seconds))  # type: ignore[misc]
             progress(f"{bidder.name}: {share:.0%} of saturation")
-    return summarise(bidder.rows, echo.rows, plan)
+    return summarise(bidder.rows, echo.rows, bare.rows, plan)
 
 
 def of(rows: Iterable[Row], phase: str) -> list[Row]:
@@ -130,16 +136,24 @@ def mean_stages(each: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(median(stages[name] for stages in each if stages), 3) for name in names}
 
 
-def summarise(bidder: list[Row], echo: list[Row], plan: Plan) -> dict[str, Any]:
-    """What the table and the page show."""
-    ours, theirs = of(bidder, "saturation"), of(echo, "saturation")
+def against(ours: list[Row], theirs: list[Row]) -> Row:
+    """Ratios of the rates of windows side by side."""
     pairs = [a["answered_per_s"] / max(1e-9, b["answered_per_s"]) for a, b in zip(ours, theirs, strict=True)]
+    return {"median": median(pairs), "best": max(pairs), "worst": min(pairs)}
+
+
+def summarise(bidder: list[Row], echo: list[Row], bare: list[Row], plan: Plan) -> dict[str, Any]:
+    """What the table and the page show."""
+    ours, theirs, least = (of(rows, "saturation") for rows in (bidder, echo, bare))
     cpu = [b["server_cpu_us"] / max(1e-9, a["server_cpu_us"]) for a, b in zip(ours, theirs, strict=True)]
     load_rows = [row for row in bidder if row["phase"] != "warm"]
     return {
         "saturation_per_s": spread(ours, "answered_per_s", max),
         "echo_per_s": spread(theirs, "answered_per_s", max),
-        "echo_ratio": {"median": median(pairs), "best": max(pairs), "worst": min(pairs)},
+        "echo_ratio": against(ours, theirs),
+        "bare_per_s": spread(least, "answered_per_s", max),
+        "bare_ratio": against(ours, least),
+        "bare_cpu_us": median(row["server_cpu_us"] for row in least),
         "echo_cpu_ratio": {"median": median(cpu), "best": max(cpu), "worst": min(cpu)},
         "echo_cpu_us": median(row["server_cpu_us"] for row in theirs),
         "alone": level(of(bidder, "alone")),

@@ -1,9 +1,10 @@
 """The standard benchmark: one bidder worker on one core, all stages on, at fixed rates and at saturation.
 
-`python -m bench` (`make bench`). The worker has core 0, the generator core 1; an empty echo on the same front, with the
-same bytes in and out, is measured in turns with it. Prints a table, appends a JSON line with every window to
-``bench/results/standard.jsonl`` and writes ``bench/out/standard.html``. ``--quick`` takes a minute and keeps its line
-in ``bench/out``.
+`python -m bench` (`make bench`). The worker has core 0, the generator core 1. Measured in turns with it, with the same
+bytes in and out: an echo, the same worker whose engine decides nothing; and the bare server under its front, which
+looks at nothing, neither path nor token, and answers each request where it stands (`bench.echo`). Prints a table,
+appends a JSON line with every window to ``bench/results/standard.jsonl`` and writes ``bench/out/standard.html``.
+``--quick`` takes a minute and keeps its line in ``bench/out``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from bench.page import page
 from bench.phases import BAR_RATE, Plan, Row, Subject, run_phases
 from bench.procs import LOAD_CPU, OUT, SERVER_CPU, Server, free_port, pin
 from bench.stages import StageMeter
-from bench.worker import metrics_path, start_worker
+from bench.worker import answers_path, metrics_path, start_worker
 from bench.world import Item, Parameters, World, forget_decisions, make_world
 
 RESULTS = Path(__file__).parent / "results" / "standard.jsonl"
@@ -96,25 +97,27 @@ def make_load(front: str, address: tuple[str, int], requests: list[Request]) -> 
 
 def run_front(front: str, world: World, mix: Mix, plan: Plan, bars: Bars) -> Row:
     """All phases of one front: summary, windows and the worker's memory."""
-    answers = OUT / f"answers-{front}.bin"
+    answers = answers_path(front)
     write_answers(answers, mix.answers[front])
     requests = requests_of(front, world.items, world.tokens)
     port = free_port()
     task = bars.task(f"{NAMES[front]}: starting", plan.steps())
-    echo_args = [front, "--port", str(port), "--answers", str(answers)]
+    bare_args = [front, "--port", str(port), "--answers", str(answers)]
     with (
         start_worker(world.config, front, cpu=SERVER_CPU, noon=True) as bidder_server,
-        Server(f"echo-{front}", "bench.echo", echo_args, port) as echo_server,
+        start_worker(world.config, front, cpu=SERVER_CPU, noon=True, echo=True) as echo_server,
+        Server(f"bare-{front}", "bench.echo", bare_args, port) as bare_server,
     ):
-        loads = [make_load(front, server.address, requests) for server in (bidder_server, echo_server)]
+        servers = bidder_server, echo_server, bare_server
+        loads = [make_load(front, server.address, requests) for server in servers]
         bidder = Subject("bidder", bidder_server.pid, loads[0], StageMeter.of_file(metrics_path(world.config, front)))
-        echo = Subject("echo", echo_server.pid, loads[1])
+        echo, bare = Subject("echo", echo_server.pid, loads[1]), Subject("bare", bare_server.pid, loads[2])
         before = memory_bytes(bidder.pid)
-        summary = run_phases(bidder, echo, plan, lambda what: bars.step(task, f"{NAMES[front]}: {what}"))
+        summary = run_phases(bidder, echo, bare, plan, lambda what: bars.step(task, f"{NAMES[front]}: {what}"))
         memory = {"before": before, "after": memory_bytes(bidder.pid)}
         for load in loads:
             load.close()
-    return {"summary": summary, "memory": memory, "windows": [*bidder.rows, *echo.rows]}
+    return {"summary": summary, "memory": memory, "windows": [*bidder.rows, *echo.rows, *bare.rows]}
 
 
 def judge(result: Row) -> list[Row]:
@@ -138,6 +141,8 @@ def judge(result: Row) -> list[Row]:
         bar(f"{front}: alone p50", "≤ 0.5 ms", _spread(p50, "{:.3f}"), p50["median"] <= 0.5)
         bar(f"{front}: of an empty echo's rate", "≥ 0.45", _spread(ratio, "{:.3f}"), ratio["median"] >= 0.45)
         anon = row["memory"]["after"]["rss_anon"] / 2**20
+        bare = summary["bare_ratio"]
+        bar(f"{front}: of the bare server's rate", "≥ 0.45", _spread(bare, "{:.3f}"), bare["median"] >= 0.45)
         bar(f"{front}: anonymous RSS", "≤ 600 MB", f"{anon:.0f} MB", anon <= 600)
         bar(f"{front}: errors", "0", f"{summary['errors']:,}", summary["errors"] == 0)
         limit = result["generator"][key]["ceiling_per_s"]

@@ -7,18 +7,21 @@ stages are on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
+from bench.echo import read_answers
 from bench.generous import GenerousLedger
-from bench.procs import Server, free_port
+from bench.procs import OUT, Server, free_port
 from bench.world import NOON_S
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
+from dsp.bidder.answer import BID, NO_BID, Answer
 from dsp.bidder.duplicates import open_duplicates
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
@@ -40,7 +43,31 @@ def open_at_noon(config: Config, metrics: Metrics, worker: str, stopping: Callab
     return _open(config, metrics, worker, int(NOON_S * 1e9) - time.time_ns())
 
 
-def _open(config: Config, metrics: Metrics, worker: str, offset_ns: int) -> Decider:
+def open_echo(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider:
+    """Production's engine that decides nothing: request i gets the i-th answer of `answers_path`."""
+    return Echo(_open(config, metrics, worker, 0), read_answers(answers_path(worker.rstrip("0123456789"))))
+
+
+class Echo:
+    """What a worker costs before any bidding: routes, tokens, batches and shedding are production's."""
+
+    def __init__(self, engine: Engine, answers: list[bytes]) -> None:
+        self._turn = cycle([(BID, answer) if answer else (NO_BID, b"") for answer in answers])
+        for name in ("exchange_of", "exchange_of_token", "exchange_token", "exchange_callers", "poll", "warm", "close"):
+            setattr(self, name, getattr(engine, name))
+        self.rehearsing = engine.rehearsing
+
+    def decide(self, bodies: Sequence[bytes], *_: object) -> list[Answer]:
+        """The next answers."""
+        return list(islice(self._turn, len(bodies)))
+
+
+def answers_path(front: str) -> Path:
+    """Where the answers that an echo gives lie."""
+    return OUT / f"answers-{front}.bin"
+
+
+def _open(config: Config, metrics: Metrics, worker: str, offset_ns: int) -> Engine:
     path = current_path(config)
     if path is None:
         raise SystemExit(f"{config.data_dir}: no snapshot")
@@ -58,7 +85,9 @@ def metrics_path(config: Config, front: str) -> Path:
     return config.path("run", f"bidder-{front}-{SLOT}.metrics")
 
 
-def start_worker(config: Config, front: str, *, cpu: int | None, noon: bool, **bidder: Any) -> Server:
+def start_worker(
+    config: Config, front: str, *, cpu: int | None, noon: bool, echo: bool = False, **bidder: Any
+) -> Server:
     """A worker for ``front`` ("grpc", "grpcio" or "http") on a free port; ``bidder`` are settings of its config."""
     port = free_port()
     kind = "http" if front == "http" else "grpc"
@@ -75,11 +104,11 @@ def start_worker(config: Config, front: str, *, cpu: int | None, noon: bool, **b
             **bidder,
         },
     }
-    file = config.path("run", f"worker-{front}.yaml")
+    file = config.path("run", f"{'echo' if echo else 'worker'}-{front}.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(settings))
-    engine = "bench.worker:open_at_noon" if noon else "bench.worker:open_now"
-    args = [kind, str(SLOT), "--config", str(file), "--engine", engine]
+    engine = f"bench.worker:{'open_echo' if echo else 'open_at_noon' if noon else 'open_now'}"
+    args = [kind, str(SLOT + 1 if echo else SLOT), "--config", str(file), "--engine", engine]
     if cpu is not None:
         args += ["--cpu", str(cpu)]
-    return Server(f"worker-{front}-{port}", "dsp.ingress.worker", args, port, cpu=cpu)
+    return Server(f"{'echo' if echo else 'worker'}-{front}-{port}", "dsp.ingress.worker", args, port, cpu=cpu)

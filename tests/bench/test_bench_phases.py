@@ -12,6 +12,7 @@ from bench.machine import core_ticks, cpu_seconds, facts, memory_bytes
 from bench.page import page
 from bench.phases import Plan, Subject, mean_stages, run_phases, spread
 
+NAMES = ("bidder", "echo", "bare")
 BODIES = [b"%03d" % i * 100 for i in range(50)]
 
 
@@ -23,17 +24,18 @@ def result():
     with (
         TinyServer(Grpc(lambda body, n: (0, b"\x0a\x01x\x12\x00"))) as one,
         TinyServer(Grpc(lambda b, n: (0, b))) as two,
+        TinyServer(Grpc(lambda b, n: (0, b))) as three,
     ):
         loads = [
             GrpcLoad(server.address, to_one_path(BODIES, METHOD), spin=False, streams_per_connection=8192)
-            for server in (one, two)
+            for server in (one, two, three)
         ]
-        bidder, echo = (Subject(name, os.getpid(), load) for name, load in zip(("bidder", "echo"), loads, strict=True))
-        summary = run_phases(bidder, echo, plan, steps.append)
+        bidder, echo, bare = (Subject(name, os.getpid(), load) for name, load in zip(NAMES, loads, strict=True))
+        summary = run_phases(bidder, echo, bare, plan, steps.append)
         for load in loads:
             load.close()
     assert len(steps) == plan.steps()
-    return {"summary": summary, "windows": [*bidder.rows, *echo.rows]}
+    return {"summary": summary, "windows": [*bidder.rows, *echo.rows, *bare.rows]}
 
 
 def test_phases_measure_every_level(result):
@@ -45,6 +47,7 @@ def test_phases_measure_every_level(result):
     assert summary["alone"]["bid_rate"] == 1.0
     assert summary["saturation_per_s"]["worst"] <= summary["saturation_per_s"]["best"]
     assert 0 < summary["echo_ratio"]["median"] < 100
+    assert 0 < summary["bare_ratio"]["median"] < 100
     assert all(row["statuses"] == {"0": row["sent"]} for row in result["windows"])
 
 
