@@ -4,7 +4,7 @@
 half of the requests ask about a bid request, half about the bids of a response, each with some of the intents. Every
 answer's bytes are looked at by a client of its own: an intent that wasn't asked for counts. Late is a good answer more
 than ``tmax`` after its sending, by the generator's clock. Where a core stood still meanwhile, which no program on it
-can help (`bench.stalls`), the answer is counted apart.
+can help (`bench.cores`), the answer is counted apart.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from bench.cores import I64, Stalls
 from bench.load import GrpcLoad, Request
 from bench.load.run import DONE, SENT
 from bench.load.window import GOOD, Window
 from bench.machine import facts
 from bench.procs import LOAD_CPU, OUT, SERVER_CPU, Server, free_port, pin
-from bench.stalls import I64, Stalls
 from bench.standard import QUICK
 from bench.world import NOON_S, World, make_world
 from dsp.base.config import ArtfConfig, Config

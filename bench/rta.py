@@ -5,7 +5,7 @@ on; the server has core 0, the generator core 1. `python -m bench rta overload` 
 from twice as many connections as the worker lets wait: latency counts from the moment a request was sent, and what
 found no connection free for 60 ms, which is how long the platform waits, is given up there and never reached the
 server. A default is known by its length, which no other answer has. What was on its way while a core stood still, which
-no program on it can help (`bench.stalls`), is counted apart.
+no program on it can help (`bench.cores`), is counted apart.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from bench.cores import Stalls
 from bench.echo import write_answers
 from bench.generous import GenerousLedger
 from bench.load import HttpLoad, Request
 from bench.load.run import DONE, SENT
 from bench.load.window import UNSENT
 from bench.procs import LOAD_CPU, OUT, SERVER_CPU, Server, free_port, pin
-from bench.stalls import Stalls
 from bench.world import publish, write_model
 from dsp.audience.identity import KIND_DPIDMD5, identity_key_many, load_pepper
 from dsp.audience.load import people_writer

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import yaml
@@ -45,7 +45,8 @@ def open_at_noon(config: Config, metrics: Metrics, worker: str, stopping: Callab
 
 def open_echo(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider:
     """Production's engine that decides nothing: request i gets the i-th answer of `answers_path`."""
-    return Echo(_open(config, metrics, worker, 0), read_answers(answers_path(worker.rstrip("0123456789"))))
+    engine = Echo(_open(config, metrics, worker, 0), read_answers(answers_path(worker.rstrip("0123456789"))))
+    return cast(Decider, engine)
 
 
 class Echo:

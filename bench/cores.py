@@ -1,8 +1,13 @@
-"""When a core stood still: the time its owner gave to something else, seen from inside.
+"""The cores a bench runs on: kept awake, and known when they stood still.
 
-A virtual core that its host takes away does nothing at all for some milliseconds, and not every host tells as steal. A
-watcher of each core wakes every half millisecond at real-time priority; where it comes late by more than LEAST_MS the
-core was stopped, for whatever else runs here comes after it. It takes some 0.5 % of a core.
+A virtual core that has nothing to do halts, and comes back when its host sees fit: on a host that others use as well
+1.5 to 10 ms later, a hundred times in five seconds, which no steal in /proc/stat tells. A program that waits for its
+next request meets that as its own latency. `Awake` keeps cores from halting, as ``idle=poll`` does for a kernel: a
+process of idle priority, which everything else goes before at once.
+
+A core that is awake still stands still where its host takes it away. `Stalls` watches for it: a process of real-time
+priority wakes every half millisecond; where it comes late by more than LEAST_MS the core was stopped, for whatever
+else runs here comes after it. It takes some 0.5 % of a core.
 """
 
 from __future__ import annotations
@@ -33,6 +38,43 @@ while os.getppid() == parent:
     last = now
 """
 
+_SPIN = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+parent = os.getppid()
+print("ready", flush=True)
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
+"""
+
+
+class Awake:
+    """Keeps ``cpus`` from halting while it is open."""
+
+    def __init__(self, cpus: Iterable[int]) -> None:
+        self._cpus = sorted(set(cpus))
+        self._spinners: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Self:
+        self._spinners = [_start(_SPIN, cpu) for cpu in self._cpus]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for spinner in self._spinners:
+            spinner.terminate()
+            spinner.communicate()
+
+
+def _start(program: str, cpu: int, *more: str) -> subprocess.Popen[str]:
+    """A program on a core, once it has said that it is ready or has ended."""
+    arguments = [sys.executable, "-c", program, str(cpu), *more]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
 
 class Stalls:
     """Watches ``cpus`` while it is open. ``able`` is False where real-time priority is not allowed: nothing is seen."""
@@ -44,12 +86,8 @@ class Stalls:
         self.stops: I64 = np.zeros((0, 2), np.int64)  # apart and rising, monotonic nanoseconds; after it was closed
 
     def __enter__(self) -> Self:
-        for cpu in self._cpus:
-            arguments = [sys.executable, "-c", _WATCH, str(cpu), str(int(LEAST_MS * 1e6) + 500_000)]
-            watcher = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-            self._watchers.append(watcher)
-            assert watcher.stdout is not None
-            self.able = watcher.stdout.readline() == "ready\n" and self.able
+        self._watchers = [_start(_WATCH, cpu, str(int(LEAST_MS * 1e6) + 500_000)) for cpu in self._cpus]
+        self.able = all(watcher.poll() is None for watcher in self._watchers)
         return self
 
     def __exit__(self, *_: object) -> None:

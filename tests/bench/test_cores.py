@@ -1,4 +1,4 @@
-"""Stops of a core: which spans had one, and that a watcher sees one."""
+"""Cores of a bench: which spans had a stop, that a watcher sees one, that a core kept awake is never idle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from bench.stalls import Stalls, merged
+from bench.cores import Awake, Stalls, merged
+from bench.machine import core_ticks
 
 
 def test_spans_are_touched_by_what_overlaps_them() -> None:
@@ -39,3 +40,15 @@ def test_a_watcher_that_did_not_run_is_a_stop() -> None:
             if went_on_ns >= end_ns:
                 break
     assert stopped_ns <= begin_ns + 1_000_000
+
+
+def test_a_core_that_is_kept_awake_is_never_idle() -> None:
+    with Awake((0,)) as awake:
+        (spinner,) = awake._spinners
+        assert os.sched_getscheduler(spinner.pid) == os.SCHED_IDLE
+        _, busy, total = core_ticks()[0]
+        while core_ticks()[0][2] - total < 20:
+            pass
+        _, later_busy, later = core_ticks()[0]
+    assert later_busy - busy >= 0.7 * (later - total)
+    assert spinner.poll() is not None
