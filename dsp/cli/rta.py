@@ -85,8 +85,8 @@ def _rows(
     configured = {each.line_item: each for each in platform.strategies}
     said: dict[tuple[date, int], tuple[str, StrategySums]] = {}
     for day, platforms in asked.items():
-        for name, sums in platforms.get(platform.exchange, {}).items():
-            said[day, sums.line_item] = name, sums
+        for name, counted in platforms.get(platform.exchange, {}).items():
+            said[day, counted.line_item] = name, counted
     groups: dict[tuple[str, int], list[tuple[date, int]]] = {}
     for key in sorted({*said, *results}):
         groups.setdefault((key[0].isoformat() if daily else "", key[1]), []).append(key)
