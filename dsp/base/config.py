@@ -195,7 +195,7 @@ class ArtfConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     segments: dict[str, str] = {}  # those that the host is told of: our name and the host's; no others ever are
     tmax_ms: float = 5.0  # for a request that names no tmax
     allowance_ms: float = 1.0  # of tmax that the way to the host and back takes
-    streams: int = 16  # calls that one connection may have open: more than can be answered within tmax wait at the host
+    streams: int = 8  # calls that one connection may have open: more than can be answered within tmax wait at the host
     max_batch: int = 32  # requests decided at once, at most
     queue_limit: int = 256  # requests waiting in one worker, at most; more get no mutations at once
 

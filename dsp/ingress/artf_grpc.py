@@ -21,6 +21,7 @@ from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.metrics import ARTF_OUTCOMES, Metrics
 from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVING, SideServer, service_asked
+from dsp.ingress.scheduling import yielding_threads
 from dsp.openrtb.limits import MAX_BODY_BYTES
 from dsp.pb.com.iabtechlab.bidstream.mutation.services.v1 import service_pb2
 
@@ -72,18 +73,20 @@ class ArtfFront:
         self._wait_ns = (settings.tmax_ms - settings.allowance_ms) * 1e6 / 2  # so that it can still be decided
         self._counted = metrics.counter("dsp_artf_requests_total")
         self._last_ns = self._looked_ns = time.monotonic_ns()
-        self._front = NativeGrpcFront(
-            f"{settings.host}:{settings.port}",
-            [(GET_MUTATIONS, False), (HEALTH_CHECK, False)],
-            io_threads=1,
-            client_key_metadata="authorization",
-            call_details=True,
-            reuse_port=True,
-            max_concurrent_streams=settings.streams,
-        )
+        with yielding_threads():
+            self._front = NativeGrpcFront(
+                f"{settings.host}:{settings.port}",
+                [(GET_MUTATIONS, False), (HEALTH_CHECK, False)],
+                io_threads=1,
+                client_key_metadata="authorization",
+                call_details=True,
+                reuse_port=True,
+                max_concurrent_streams=settings.streams,
+            )
         self._side = SideServer(SERVICE)
         self._front.set_fallback(self._side.path)
-        self._front.start()
+        with yielding_threads():
+            self._front.start()
         self.port: int = self._front.bound_port
 
     def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:

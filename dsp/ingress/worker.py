@@ -123,7 +123,7 @@ def run_worker(config: Config, kind: str, slot: int, engine: str = ENGINE) -> No
     serve: Any = front.run
     if kind == "http" or (kind == "grpc" and config.bidder.grpc_front == "native"):
         serve = partial(serve, fresh=True)
-    if kind in ("grpc", "artf"):
+    if kind == "grpc":
         yield_to_threads()  # not earlier: the rehearsal's front is gone, the real one's threads are there
     try:
         serve(stopping, collector)
