@@ -24,7 +24,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.cores import I64, Stalls
+from bench.cores import I64, Awake, Stalls
 from bench.load import GrpcLoad, Request
 from bench.load.run import DONE, SENT
 from bench.load.window import GOOD, Window
@@ -147,7 +147,7 @@ def run(seconds: float, windows: int, console: Console) -> dict[str, Any]:
     file.write_text(yaml.safe_dump(msgspec.to_builtins(config)))
     pin(LOAD_CPU)
     args = ["artf", "0", "--config", str(file), "--engine", "bench.artf:open_engine", "--cpu", str(SERVER_CPU)]
-    with Server("artf", "dsp.ingress.worker", args, port) as server:
+    with Awake((SERVER_CPU,)), Server("artf", "dsp.ingress.worker", args, port) as server:
         seen = look(server.address, bodies)
         load = GrpcLoad(server.address, [Request(body, GET_MUTATIONS) for body in bodies])
         load.closed_loop(8, 2.0)

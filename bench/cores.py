@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 LEAST_MS = 1.0
+spinning: dict[int, int] = {}  # core of each process that keeps one awake, by its id
 _WATCH = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -59,10 +60,12 @@ class Awake:
 
     def __enter__(self) -> Self:
         self._spinners = [_start(_SPIN, cpu) for cpu in self._cpus]
+        spinning.update({spinner.pid: cpu for spinner, cpu in zip(self._spinners, self._cpus, strict=True)})
         return self
 
     def __exit__(self, *_: object) -> None:
         for spinner in self._spinners:
+            del spinning[spinner.pid]
             spinner.terminate()
             spinner.communicate()
 

@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.cores import Awake
 from bench.load import GrpcLoad, HttpLoad
 from bench.load.run import DONE, INTENDED, SENT
 from bench.load.window import GOOD, UNSENT
@@ -119,7 +120,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Saturation, each factor and the recovery after it, of one front with so many connections."""
     rows = []
-    with start_worker(world.config, front, cpu=SERVER_CPU, noon=True, **settings) as server:
+    with Awake((SERVER_CPU,)), start_worker(world.config, front, cpu=SERVER_CPU, noon=True, **settings) as server:
         load = make_load(front, server.address, world, connections)
         for _ in range(2):
             load.closed_loop(IN_FLIGHT, 1.0)

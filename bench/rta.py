@@ -25,7 +25,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.cores import Stalls
+from bench.cores import Awake, Stalls
 from bench.echo import write_answers
 from bench.generous import GenerousLedger
 from bench.load import HttpLoad, Request
@@ -209,7 +209,7 @@ def run(console: Console, only_overload: bool = False) -> dict[str, Any]:
     echo_args = ["http", "--port", str(port), "--answers", str(OUT / "answers-rta.bin")]
     token = (("authorization", f"Bearer {synthetic_catalog(1, SEED).exchanges[0].token}"),)
     worker, path = start(config)
-    with worker, Server("echo-rta", "bench.echo", echo_args, port) as echo:
+    with Awake((SERVER_CPU,)), worker, Server("echo-rta", "bench.echo", echo_args, port) as echo:
         requests = [Request(body, path, token) for body in bodies]
         ours = HttpLoad(worker.address, requests, content_type=KIND, connections=CONNECTIONS)
         theirs = HttpLoad(echo.address, requests, content_type=KIND, connections=CONNECTIONS)

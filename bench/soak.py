@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from scipy.stats import theilslopes
 
+from bench.cores import Awake
 from bench.load import GrpcLoad, HttpLoad
 from bench.machine import facts, memory_bytes
 from bench.procs import LOAD_CPU, OUT, SERVER_CPU, Server, pin
@@ -116,7 +117,7 @@ def prune(world: World) -> None:
 def run(seconds: float, fronts: tuple[str, ...], cpus: tuple[int, int], console: Console) -> Row:
     """The whole soak."""
     bars = Bars(console)
-    with bars.progress:
+    with bars.progress, Awake(cpus):
         task = bars.task("making the world", 6)
         world = make_world(QUICK.parameters, lambda what: bars.step(task, f"making the world: {what}"))
         pin(cpus[1])

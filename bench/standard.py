@@ -2,7 +2,8 @@
 
 `python -m bench` (`make bench`). The worker has core 0, the generator core 1. Measured in turns with it, with the same
 bytes in and out: an echo, the same worker whose engine decides nothing; and the bare server under its front, which
-looks at nothing, neither path nor token, and answers each request where it stands (`bench.echo`). Prints a table,
+looks at nothing, neither path nor token, and answers each request where it stands (`bench.echo`). Neither core halts
+(`bench.cores`). Prints a table,
 appends a JSON line with every window to ``bench/results/standard.jsonl`` and writes ``bench/out/standard.html``.
 ``--quick`` takes a minute and keeps its line in ``bench/out``.
 """
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench.cores import Awake
 from bench.echo import write_answers
 from bench.generator import ceiling
 from bench.load import METHOD, GrpcLoad, HttpLoad, Request
@@ -104,6 +106,7 @@ def run_front(front: str, world: World, mix: Mix, plan: Plan, bars: Bars) -> Row
     task = bars.task(f"{NAMES[front]}: starting", plan.steps())
     bare_args = [front, "--port", str(port), "--answers", str(answers)]
     with (
+        Awake((SERVER_CPU,)),
         start_worker(world.config, front, cpu=SERVER_CPU, noon=True) as bidder_server,
         start_worker(world.config, front, cpu=SERVER_CPU, noon=True, echo=True) as echo_server,
         Server(f"bare-{front}", "bench.echo", bare_args, port) as bare_server,
