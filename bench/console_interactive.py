@@ -30,6 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "console_interactive.jsonl"
 PATHS = (
     *("/", "/campaigns", "/campaigns/3", "/campaigns/new", "/line-items", "/line-items?sort=name", "/line-items/77"),
     *("/line-items/77/why", "/line-items/77/new-creative", "/creatives", "/creatives/7", "/audiences", "/review"),
+    *("/campaigns/3/new-line-item", "/experiments"),
     *("/reports", "/reports?by=line_item&daily=true", "/reports?by=campaign,exchange&daily=true&compare=true"),
     *("/exchanges", "/exchanges/1/bill", "/changes", "/users", "/keys", "/security", "/guide"),
 )
