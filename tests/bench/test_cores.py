@@ -29,6 +29,7 @@ def test_a_watcher_that_did_not_run_is_a_stop() -> None:
             pytest.skip("no real-time priority here")
         (watcher,) = stalls._watchers
         os.kill(watcher.pid, signal.SIGSTOP)
+        os.waitpid(watcher.pid, os.WUNTRACED)  # until it has stopped
         begin_ns = time.monotonic_ns()
         while time.monotonic_ns() - begin_ns < 20_000_000:
             pass
@@ -39,16 +40,16 @@ def test_a_watcher_that_did_not_run_is_a_stop() -> None:
             stopped_ns, went_on_ns = map(int, line.split())
             if went_on_ns >= end_ns:
                 break
-    assert stopped_ns <= begin_ns + 1_000_000
+    assert stopped_ns <= begin_ns
 
 
 def test_a_core_that_is_kept_awake_is_never_idle() -> None:
     with Awake((0,)) as awake:
         (spinner,) = awake._spinners
         assert os.sched_getscheduler(spinner.pid) == os.SCHED_IDLE
-        _, busy, total = core_ticks()[0]
-        while core_ticks()[0][2] - total < 20:
+        before = core_ticks()[0]
+        while core_ticks()[0][2] - before[2] < 20:
             pass
-        _, later_busy, later = core_ticks()[0]
-    assert later_busy - busy >= 0.7 * (later - total)
+        stolen, busy, total = (after - was for after, was in zip(core_ticks()[0], before, strict=True))
+    assert stolen + busy >= 0.9 * total
     assert spinner.poll() is not None
