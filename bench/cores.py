@@ -12,7 +12,6 @@ else runs here comes after it. It takes some 0.5 % of a core.
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -29,14 +28,21 @@ import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 os.sched_setaffinity(0, {int(sys.argv[1])})
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(2))
-print("ready", flush=True)
-last, parent = time.monotonic_ns(), os.getppid()
-while os.getppid() == parent:
-    time.sleep(0.0005)
+stops, last, parent = [], time.monotonic_ns(), os.getppid()
+def look():
+    global last
     now = time.monotonic_ns()
     if now - last > int(sys.argv[2]):
-        print(last, now, flush=True)
+        stops.append((last, now))
     last = now
+print("ready", flush=True)
+try:
+    while os.getppid() == parent:
+        time.sleep(0.0005)
+        look()
+finally:  # not before: a pipe that nobody reads yet holds some thousand lines
+    look()
+    print(*(f"{begin} {end}" for begin, end in stops), sep="\\n")
 """
 
 _SPIN = """
@@ -97,8 +103,7 @@ class Stalls:
         found = []
         for watcher in self._watchers:
             watcher.terminate()
-            with contextlib.suppress(ValueError):
-                found += [tuple(map(int, line.split())) for line in watcher.communicate()[0].splitlines()]
+            found += [tuple(map(int, line.split())) for line in watcher.communicate()[0].splitlines() if line]
         self.stops = merged(np.array(found, np.int64).reshape(-1, 2))
 
     def touched(self, begin_ns: I64, end_ns: I64) -> npt.NDArray[np.bool_]:

@@ -7,10 +7,10 @@ stages are on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import yaml
@@ -21,7 +21,7 @@ from bench.procs import OUT, Server, free_port
 from bench.world import NOON_S
 from dsp.base.config import Config
 from dsp.base.metrics import Metrics
-from dsp.bidder.answer import BID, NO_BID, Answer
+from dsp.bidder.answer import BID, NO_BID
 from dsp.bidder.duplicates import open_duplicates
 from dsp.bidder.engine import Engine
 from dsp.bidder.slices import Slices
@@ -45,22 +45,11 @@ def open_at_noon(config: Config, metrics: Metrics, worker: str, stopping: Callab
 
 def open_echo(config: Config, metrics: Metrics, worker: str, stopping: Callable[[], bool]) -> Decider:
     """Production's engine that decides nothing: request i gets the i-th answer of `answers_path`."""
-    engine = Echo(_open(config, metrics, worker, 0), read_answers(answers_path(worker.rstrip("0123456789"))))
-    return cast(Decider, engine)
-
-
-class Echo:
-    """What a worker costs before any bidding: routes, tokens, batches and shedding are production's."""
-
-    def __init__(self, engine: Engine, answers: list[bytes]) -> None:
-        self._turn = cycle([(BID, answer) if answer else (NO_BID, b"") for answer in answers])
-        for name in ("exchange_of", "exchange_of_token", "exchange_token", "exchange_callers", "poll", "warm", "close"):
-            setattr(self, name, getattr(engine, name))
-        self.rehearsing = engine.rehearsing
-
-    def decide(self, bodies: Sequence[bytes], *_: object) -> list[Answer]:
-        """The next answers."""
-        return list(islice(self._turn, len(bodies)))
+    engine = _open(config, metrics, worker, 0)
+    answers = read_answers(answers_path(worker.rstrip("0123456789")))
+    turn = cycle([(BID, answer) if answer else (NO_BID, b"") for answer in answers])
+    engine.decide = lambda bodies, *_: list(islice(turn, len(bodies)))  # type: ignore[method-assign]
+    return engine
 
 
 def answers_path(front: str) -> Path:

@@ -82,6 +82,8 @@ def _rows(
     daily: bool,
 ) -> list[dict[str, Any]]:
     """A row per strategy, or per day and strategy, of one platform."""
+    from dsp.bidder.rta_tally import T_WIDTH
+
     configured = {each.line_item: each for each in platform.strategies}
     said: dict[tuple[date, int], tuple[str, StrategySums]] = {}
     for day, platforms in asked.items():
@@ -96,7 +98,9 @@ def _rows(
         money = [results[key] for key in keys if key in results]
         given = configured.get(line_item)
         name = here[-1][0] if here else given.id if given else str(line_item)
-        sums = [sum(column) for column in zip(*(each.sums for _, each in here), strict=True)] if here else [0.0] * 6
+        sums = (
+            [sum(column) for column in zip(*(each.sums for _, each in here), strict=True)] if here else [0.0] * T_WIDTH
+        )
         totals = [sum(column) for column in zip(*(amounts for _, amounts in money), strict=True)]
         rows.append(
             {
