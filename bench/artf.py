@@ -147,7 +147,7 @@ def run(seconds: float, windows: int, console: Console) -> dict[str, Any]:
     file.write_text(yaml.safe_dump(msgspec.to_builtins(config)))
     pin(LOAD_CPU)
     args = ["artf", "0", "--config", str(file), "--engine", "bench.artf:open_engine", "--cpu", str(SERVER_CPU)]
-    with Awake((SERVER_CPU,)), Server("artf", "dsp.ingress.worker", args, port) as server:
+    with Awake(), Server("artf", "dsp.ingress.worker", args, port) as server:
         seen = look(server.address, bodies)
         load = GrpcLoad(server.address, [Request(body, GET_MUTATIONS) for body in bodies])
         load.closed_loop(8, 2.0)

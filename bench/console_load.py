@@ -257,7 +257,7 @@ def main(args: list[str]) -> int:
         try:
             time.sleep(4.0)
             bars, cores = Bars(Console(stderr=True)), range(os.cpu_count() or 1)
-            with bars.progress, Awake(cores), Stalls(cores) as stalls:
+            with bars.progress, Awake(), Stalls(cores) as stalls:
                 task = bars.task("pairs of windows", options.pairs)
                 for number in range(options.pairs):
                     pairs.append(pair(system, pids, loads, traffic, options.window, number % 2 == 0))

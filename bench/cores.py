@@ -2,8 +2,10 @@
 
 A virtual core that has nothing to do halts, and comes back when its host sees fit: on a host that others use as well
 1.5 to 10 ms later, a hundred times in five seconds, which no steal in /proc/stat tells. A program that waits for its
-next request meets that as its own latency. `Awake` keeps cores from halting, as ``idle=poll`` does for a kernel: a
-process of idle priority, which everything else goes before at once.
+next request meets that as its own latency. `Awake` keeps cores from halting, as ``idle=poll`` does for a kernel: it
+asks for a wake-up latency of none (PM quality of service, ``/dev/cpu_dma_latency``), and an idle core polls. A process
+of idle priority, which would do the same without root, is no substitute: while one waits for its turn on the core,
+Linux 6.18 lets an I/O thread interrupt the deciding thread at every packet, ten times as often as it does alone.
 
 A core that is awake still stands still where its host takes it away. `Stalls` watches for it: a process of real-time
 priority wakes every half millisecond; where it comes late by more than LEAST_MS the core was stopped, for whatever
@@ -12,17 +14,20 @@ else runs here comes after it. It takes some 0.5 % of a core.
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import subprocess
 import sys
 from collections.abc import Iterable
-from typing import Self
+from pathlib import Path
+from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 LEAST_MS = 1.0
-spinning: dict[int, int] = {}  # core of each process that keeps one awake, by its id
+POLLING = Path("/sys/devices/system/cpu/cpu0/cpuidle/state0/name")
 _WATCH = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -45,35 +50,24 @@ finally:  # not before: a pipe that nobody reads yet holds some thousand lines
     print(*(f"{begin} {end}" for begin, end in stops), sep="\\n")
 """
 
-_SPIN = """
-import os, sys
-os.sched_setaffinity(0, {int(sys.argv[1])})
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-parent = os.getppid()
-print("ready", flush=True)
-while os.getppid() == parent:
-    for _ in range(100_000):
-        pass
-"""
-
 
 class Awake:
-    """Keeps ``cpus`` from halting while it is open."""
+    """Keeps all cores from halting while it is open. ``able`` is False where that is not allowed or not offered."""
 
-    def __init__(self, cpus: Iterable[int]) -> None:
-        self._cpus = sorted(set(cpus))
-        self._spinners: list[subprocess.Popen[str]] = []
+    def __init__(self) -> None:
+        self.able = False
+        self._asked: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        self._spinners = [_start(_SPIN, cpu) for cpu in self._cpus]
-        spinning.update({spinner.pid: cpu for spinner, cpu in zip(self._spinners, self._cpus, strict=True)})
+        with contextlib.suppress(OSError):
+            self._asked = Path("/dev/cpu_dma_latency").open("wb", buffering=0)
+            self._asked.write(struct.pack("=i", 0))  # microseconds; holds as long as it is open
+            self.able = POLLING.exists() and POLLING.read_text().strip() == "POLL"
         return self
 
     def __exit__(self, *_: object) -> None:
-        for spinner in self._spinners:
-            del spinning[spinner.pid]
-            spinner.terminate()
-            spinner.communicate()
+        if self._asked is not None:
+            self._asked.close()
 
 
 def _start(program: str, cpu: int, *more: str) -> subprocess.Popen[str]:

@@ -16,8 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.cores import spinning
-
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
@@ -100,13 +98,7 @@ class Meter:
 
     def start(self) -> None:
         """Begin."""
-        self._at, self._cpu, self._awake, self._ticks = (
-            time.monotonic(), cpu_seconds(self.pid), self._spun(), core_ticks(),
-        )  # fmt: skip
-
-    def _spun(self) -> float:
-        """CPU seconds of what keeps the core awake, which is nobody's work."""
-        return sum(cpu_seconds(pid) for pid, core in spinning.items() if core == self.core)
+        self._at, self._cpu, self._ticks = time.monotonic(), cpu_seconds(self.pid), core_ticks()
 
     def read(self) -> dict[str, Any]:
         """CPU seconds of the server, seconds in all, the share of each core that was stolen, and the share of the
@@ -116,11 +108,10 @@ class Meter:
             tuple(b - a for a, b in zip(*pair, strict=True)) for pair in zip(self._ticks, core_ticks(), strict=True)
         ]
         cpu_s = cpu_seconds(self.pid) - self._cpu
-        known_s = cpu_s + self._spun() - self._awake
         _, busy, total = passed[self.core]
         return {
             "server_cpu_s": round(cpu_s, 3),
             "elapsed_s": round(time.monotonic() - self._at, 3),
             "steal": [round(stolen / max(1, ticks), 4) for stolen, _, ticks in passed],
-            "others": round(max(0.0, busy - known_s / _TICK_S) / max(1, total), 4),
+            "others": round(max(0.0, busy - cpu_s / _TICK_S) / max(1, total), 4),
         }

@@ -1,7 +1,9 @@
 """Overload: what one worker does when offered 1.5 and 3 times what it can answer, and how soon it is itself again.
 
-`python -m bench overload` (two minutes a factor; in `make peak`) measures saturation, closed loop, and then offers
-Poisson arrivals at each factor for ``--seconds``, then 70 %. The generator behaves as an exchange does: a request
+`python -m bench overload` (two minutes a factor; in `make peak`) offers Poisson arrivals at each factor for
+``--seconds``, then 70 %. It does so in windows of five seconds, and each asks for its factor of what saturated, closed
+loop, in the half second before it, because a machine whose cores others share changes its speed from one second to the
+next (`bench.phases`); goodput is a share of the same. The generator behaves as an exchange does: a request
 for which no stream (gRPC) or connection (HTTP) was free within the deadline is given up, never sent, and stands in the
 table as *gave up*; nothing of it waits at the server. So every request has one of these ends, and the shares add up:
 
@@ -41,7 +43,8 @@ RESULTS = Path(__file__).parent / "results" / "overload.jsonl"
 DEADLINE_MS = 100.0  # the mix's usual tmax
 BARS = {1.5: 0.8, 3.0: 0.5}
 RECOVERY_BAR_S = 5.0
-WINDOW_S = 10.0  # at most: each begins with everything free, which overload is not
+WINDOW_S = 5.0  # at most: each begins with everything free, which overload is not
+BESIDE_S = 0.5
 IN_FLIGHT = 128
 CONNECTIONS = {"grpc": (8, 64), "http": (64, 1024)}
 REFUSED = {"grpc": 8, "http": 429}
@@ -68,13 +71,14 @@ def ends_of(status: Any, answer_ms: Any, refused: int) -> dict[str, int]:
     return dict(zip(ENDS, [*counts, len(status) - sum(counts)], strict=True))
 
 
-def hold(load: Load, front: str, rate: float, seconds: float, step: Any) -> dict[str, Any]:
-    """Offer ``rate`` for ``seconds`` in windows; how everything ended, and the worst window."""
-    ends, answered_ms, refusal_ms, goodput, busy = dict.fromkeys(ENDS, 0), [], [], [], []
+def hold(load: Load, front: str, factor: float, seconds: float, step: Any) -> dict[str, Any]:
+    """Offer ``factor`` times saturation for ``seconds`` in windows; how everything ended, and the worst window."""
+    ends, answered_ms, refusal_ms, goodput, busy, peaks = dict.fromkeys(ENDS, 0), [], [], [], [], []
     windows = max(1, round(seconds / WINDOW_S))
     length_s = seconds / windows
     for _ in range(windows):
-        window = load.open_loop(rate, length_s, patience_s=DEADLINE_MS / 1e3)
+        peaks.append(load.closed_loop(IN_FLIGHT, BESIDE_S).answered_per_s)
+        window = load.open_loop(factor * peaks[-1], length_s, patience_s=DEADLINE_MS / 1e3)
         times, status = load.runner.times, load.runner.facts[0]
         answer_ms = (times[DONE] - times[SENT]) / 1e6
         found = ends_of(status, answer_ms, REFUSED[front])
@@ -89,9 +93,11 @@ def hold(load: Load, front: str, rate: float, seconds: float, step: Any) -> dict
         step()
     answered, refusals = np.concatenate(answered_ms), np.concatenate(refusal_ms)
     offered = sum(ends.values())
+    shares = np.array(goodput) / np.array(peaks)
     return {
-        "offered_per_s": round(rate), "seconds": seconds, "offered": offered, "goodput_per_s": round(np.mean(goodput)),
-        "worst_window_per_s": round(min(goodput)),
+        "factor": factor, "seconds": seconds, "offered": offered, "saturation_per_s": round(np.mean(peaks)),
+        "last_saturation_per_s": round(peaks[-1]), "goodput_per_s": round(np.mean(goodput)),
+        "goodput_share": round(sum(goodput) / sum(peaks), 3), "worst_window_share": round(float(shares.min()), 3),
         "answered_p50_ms": round(float(np.median(answered)), 2),
         "answered_p99_ms": round(float(np.percentile(answered, 99)), 2),
         "refusal_p50_ms": round(float(np.median(refusals)), 2) if len(refusals) else None,
@@ -120,18 +126,16 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Saturation, each factor and the recovery after it, of one front with so many connections."""
     rows = []
-    with Awake((SERVER_CPU,)), start_worker(world.config, front, cpu=SERVER_CPU, noon=True, **settings) as server:
+    with Awake(), start_worker(world.config, front, cpu=SERVER_CPU, noon=True, **settings) as server:
         load = make_load(front, server.address, world, connections)
-        for _ in range(2):
+        for _ in range(4):
             load.closed_loop(IN_FLIGHT, 1.0)
-        peak = float(np.median([load.closed_loop(IN_FLIGHT, 1.0).answered_per_s for _ in range(5)]))
         for factor, least in BARS.items():
             what = f"{NAMES[front]}, {connections} connections, {factor:g} x saturation"
             task = bars.task(what, max(1, round(seconds / WINDOW_S)))
-            row = hold(load, front, factor * peak, seconds, lambda task=task: bars.step(task))
-            row |= {"front": front, "connections": connections, "factor": factor, "saturation_per_s": round(peak)}
-            row |= {"goodput_share": round(row["goodput_per_s"] / peak, 3), "bar": least}
-            row["recovered_s"], row["ill"] = recovery(load, 0.7 * peak)
+            row = hold(load, front, factor, seconds, lambda task=task: bars.step(task))
+            row |= {"front": front, "connections": connections, "bar": least}
+            row["recovered_s"], row["ill"] = recovery(load, 0.7 * row["last_saturation_per_s"])
             row["held"] = {
                 "goodput": row["goodput_share"] >= least,
                 "p99": row["answered_p99_ms"] <= DEADLINE_MS,

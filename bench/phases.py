@@ -1,8 +1,10 @@
 """The phases of a load test of one front: alone, saturation in turns with the echo, fixed rates; and their summary.
 
 Every phase is several short windows, because the machine may be shared: what is reported is the median over windows,
-with best and worst beside it, and every window goes into the results. Rates take turns window by window, so a slow
-minute falls on all of them alike; bidder and echo take turns, so their ratio is of the same minute.
+with best and worst beside it, and every window goes into the results. Bidder and echo take turns, so their ratio is of
+the same seconds. Rates take turns window by window, each a share of what saturated in the half second before it: a
+core whose other half a neighbour uses is slower by a third from one second to the next, which no steal tells, and
+seven tenths of a fast minute's saturation are all that a slow one has.
 """
 
 from __future__ import annotations
@@ -29,14 +31,16 @@ class Plan:
     seconds: float = 2.0  # of a window
     warm_s: float = 4.0
     alone: int = 3  # windows
-    saturation: int = 7  # windows of bidder and of the echoes, in turns
+    saturation: int = 15  # windows of bidder and of the echoes, in turns
+    saturation_s: float = 1.0  # of each of them
+    beside_s: float = 0.5  # of the saturation before each window at a rate
     per_rate: int = 5
     rates: tuple[float, ...] = RATES
     in_flight: int = 128
 
     def steps(self) -> int:
         """How many windows in all."""
-        return 3 + 2 * self.alone + 3 * self.saturation + len(self.rates) * self.per_rate
+        return 3 + 2 * self.alone + 3 * self.saturation + 2 * len(self.rates) * self.per_rate
 
 
 @dataclass
@@ -85,13 +89,11 @@ def run_phases(
         closed(bidder, "alone", 1, plan.seconds)
         closed(echo, "alone", 1, plan.seconds / 2)
     for _ in range(plan.saturation):
-        closed(bidder, "saturation", plan.in_flight, plan.seconds)
-        for each in (echo, bare):
-            closed(each, "saturation", plan.in_flight, plan.seconds)
-    peak = median(row["answered_per_s"] for row in of(bidder.rows, "saturation"))
+        for each in (bidder, echo, bare):
+            closed(each, "saturation", plan.in_flight, plan.saturation_s)
     for _ in range(plan.per_rate):
         for share in plan.rates:
-            rate = share * peak
+            rate = share * float(closed(bidder, "beside", plan.in_flight, plan.beside_s)["answered_per_s"])
             bidder.window(f"{share:.0%}", lambda rate=rate: bidder.load.open_loop(rate, plan.seconds))  # type: ignore[misc]
             progress(f"{bidder.name}: {share:.0%} of saturation")
     return summarise(bidder.rows, echo.rows, bare.rows, plan)

@@ -209,22 +209,22 @@ def run(console: Console, only_overload: bool = False) -> dict[str, Any]:
     echo_args = ["http", "--port", str(port), "--answers", str(OUT / "answers-rta.bin")]
     token = (("authorization", f"Bearer {synthetic_catalog(1, SEED).exchanges[0].token}"),)
     worker, path = start(config)
-    with Awake((SERVER_CPU,)), worker, Server("echo-rta", "bench.echo", echo_args, port) as echo:
+    with Awake(), worker, Server("echo-rta", "bench.echo", echo_args, port) as echo:
         requests = [Request(body, path, token) for body in bodies]
         ours = HttpLoad(worker.address, requests, content_type=KIND, connections=CONNECTIONS)
         theirs = HttpLoad(echo.address, requests, content_type=KIND, connections=CONNECTIONS)
         ours.closed_loop(CONNECTIONS, 2.0)
         theirs.closed_loop(CONNECTIONS, 1.0)
         rates, echoes, errors = [], [], 0
-        for _ in range(2 if only_overload else 5):
-            window = ours.closed_loop(CONNECTIONS, 2.0)
+        for _ in range(2 if only_overload else 10):
+            window = ours.closed_loop(CONNECTIONS, 1.0)
             rates.append(window.answered_per_s)
             errors += window.errors
             echoes.append(theirs.closed_loop(CONNECTIONS, 1.0).answered_per_s)
         rate = float(np.median(rates))
         p99 = []
-        for _ in range(0 if only_overload else 5):
-            window = ours.open_loop(0.7 * rate, 2.0)
+        for _ in range(0 if only_overload else 7):
+            window = ours.open_loop(0.7 * ours.closed_loop(CONNECTIONS, 0.5).answered_per_s, 2.0)  # why: bench.phases
             p99.append(window.percentiles()["p99"] / 1e3)
             errors += window.errors
         over = overload(worker.address, requests, rate, 3.0)

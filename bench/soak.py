@@ -1,8 +1,9 @@
 """A soak: one worker of each front for half an hour at 70 % of saturation, watched for what creeps.
 
 `make soak` (`python -m bench soak`, ``--seconds 60`` for a quick look). Production's workers with all stages on, one
-per front, take turns by windows of two seconds, so each lives through the whole run. After every window memory,
-descriptors and threads of both are read. What must hold, the first tenth being warm-up: memory of the last tenth at
+per front, take turns by windows of two seconds, so each lives through the whole run. Each window's rate is of what
+saturated in the half second before it (why: `bench.phases`). After every window memory, descriptors and threads of
+both are read. What must hold, the first tenth being warm-up: memory of the last tenth at
 most 2 % above that of the tenth after the warm-up; descriptors and threads the same; no drift of p99. It drifts where
 the 95 % interval of its Theil-Sen slope (Sen 1968) over the windows is above zero *and* the run's rise is more than a
 tenth of the median. Old decision logs are removed on the way.
@@ -37,35 +38,32 @@ from dsp.log.segments import segment_files
 RESULTS = Path(__file__).parent / "results" / "soak.jsonl"
 PAGE = OUT / "soak.html"
 SHARE = 0.7
-WINDOW_S = 2.0
+WINDOW_S, BESIDE_S = 2.0, 0.5
 GROWTH = 0.02
 DRIFT = 0.1
 KEEP_SEGMENTS = 4
+OF_WINDOW = ("rate", "p50_us", "p99_us", "answered_per_s")
 Row = dict[str, Any]
 
 
 class Watched:
-    """A worker under load: its generator, its rate, and what was read after each window."""
+    """A worker under load: its generator, and what was read after each window."""
 
     def __init__(self, front: str, server: Server, load: GrpcLoad | HttpLoad) -> None:
         self.front, self.server, self.load = front, server, load
-        self.rate = 0.0
         self.rows: list[Row] = []
 
-    def saturate(self) -> None:
-        """Warm up, then take seven tenths of the median of three closed loops as the rate."""
-        for _ in range(2):
-            self.load.closed_loop(IN_FLIGHT[self.front], 1.0)
-        peak = np.median([self.load.closed_loop(IN_FLIGHT[self.front], 1.0).answered_per_s for _ in range(3)])
-        self.rate = SHARE * float(peak)
+    def saturate(self, seconds: float) -> float:
+        """Requests a second at saturation."""
+        return self.load.closed_loop(IN_FLIGHT[self.front], seconds).answered_per_s
 
     def window(self, since_s: float) -> None:
-        """One window at the rate, and a look at the process."""
-        window = self.load.open_loop(self.rate, WINDOW_S)
+        """One window at seven tenths of what saturates now, and a look at the process."""
+        window = self.load.open_loop(SHARE * self.saturate(BESIDE_S), WINDOW_S)
         row = window.row()
         self.rows.append(
-            {"at_s": round(time.monotonic() - since_s, 1), "p50_us": row["p50_us"], "p99_us": row["p99_us"],
-             "answered_per_s": row["answered_per_s"], "errors": window.errors, **process(self.server.pid)}
+            {"at_s": round(time.monotonic() - since_s, 1), **{name: row[name] for name in OF_WINDOW},
+             "errors": window.errors, **process(self.server.pid)}
         )  # fmt: skip
 
     def column(self, name: str) -> npt.NDArray[np.float64]:
@@ -117,7 +115,7 @@ def prune(world: World) -> None:
 def run(seconds: float, fronts: tuple[str, ...], cpus: tuple[int, int], console: Console) -> Row:
     """The whole soak."""
     bars = Bars(console)
-    with bars.progress, Awake(cpus):
+    with bars.progress, Awake():
         task = bars.task("making the world", 6)
         world = make_world(QUICK.parameters, lambda what: bars.step(task, f"making the world: {what}"))
         pin(cpus[1])
@@ -134,7 +132,7 @@ def run(seconds: float, fronts: tuple[str, ...], cpus: tuple[int, int], console:
                 else:
                     load = HttpLoad(server.address, requests, connections=IN_FLIGHT[front], spin=spin)
                 watched.append(Watched(front, server, load))
-                watched[-1].saturate()
+                watched[-1].saturate(2.0)
             began_s = time.monotonic()
             task = bars.task("soak", round(seconds))
             while (passed := time.monotonic() - began_s) < seconds:
@@ -155,7 +153,11 @@ def run(seconds: float, fronts: tuple[str, ...], cpus: tuple[int, int], console:
         answered, errors = int(each.column("answered_per_s").sum() * WINDOW_S), int(each.column("errors").sum())
         judged["held"]["errors"] = errors == 0
         judged["ok"] = judged["ok"] and errors == 0
-        result["fronts"][each.front] = {"rate_per_s": round(each.rate), "answered": answered, "errors": errors} | judged
+        result["fronts"][each.front] = {
+            "rate_per_s": round(each.column("rate").mean()),
+            "answered": answered,
+            "errors": errors,
+        } | judged
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(page(result, watched))
     return result

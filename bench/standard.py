@@ -54,7 +54,7 @@ class Options:
 
 QUICK = Options(
     parameters=Parameters(people=100_000, requests=3_000),
-    plan=Plan(seconds=1.0, warm_s=2.0, alone=1, saturation=3, per_rate=2, rates=(0.3, BAR_RATE)),
+    plan=Plan(seconds=1.0, warm_s=2.0, alone=1, saturation=5, saturation_s=0.5, per_rate=4, rates=(0.3, BAR_RATE)),
     quick=True,
 )
 
@@ -106,7 +106,7 @@ def run_front(front: str, world: World, mix: Mix, plan: Plan, bars: Bars) -> Row
     task = bars.task(f"{NAMES[front]}: starting", plan.steps())
     bare_args = [front, "--port", str(port), "--answers", str(answers)]
     with (
-        Awake((SERVER_CPU,)),
+        Awake(),
         start_worker(world.config, front, cpu=SERVER_CPU, noon=True) as bidder_server,
         start_worker(world.config, front, cpu=SERVER_CPU, noon=True, echo=True) as echo_server,
         Server(f"bare-{front}", "bench.echo", bare_args, port) as bare_server,
