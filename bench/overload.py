@@ -2,7 +2,7 @@
 
 `python -m bench overload` (two minutes a factor; in `make peak`) offers Poisson arrivals at each factor for
 ``--seconds``, then 70 %. It does so in windows of five seconds, and each asks for its factor of what saturated, closed
-loop, in the half second before it, because a machine whose cores others share changes its speed from one second to the
+loop, in the second before it, because a machine whose cores others share changes its speed from one second to the
 next (`bench.phases`); goodput is a share of the same. The generator behaves as an exchange does: a request
 for which no stream (gRPC) or connection (HTTP) was free within the deadline is given up, never sent, and stands in the
 table as *gave up*; nothing of it waits at the server. So every request has one of these ends, and the shares add up:
@@ -44,7 +44,7 @@ DEADLINE_MS = 100.0  # the mix's usual tmax
 BARS = {1.5: 0.8, 3.0: 0.5}
 RECOVERY_BAR_S = 5.0
 WINDOW_S = 5.0  # at most: each begins with everything free, which overload is not
-BESIDE_S = 0.5
+BESIDE_S = 1.0
 IN_FLIGHT = 128
 CONNECTIONS = {"grpc": (8, 64), "http": (64, 1024)}
 REFUSED = {"grpc": 8, "http": 429}
