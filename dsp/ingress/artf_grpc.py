@@ -15,13 +15,12 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Protocol
 
-from pygrpc_native import EVENT_CALL, NativeGrpcFront
+from pygrpc_native import EVENT_CALL
 
 from dsp.base.config import Config
 from dsp.base.logs import logger
 from dsp.base.metrics import ARTF_OUTCOMES, Metrics
-from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVING, SideServer, service_asked
-from dsp.ingress.scheduling import yielding_threads
+from dsp.ingress.native import DEADLINE_EXCEEDED, INVALID_ARGUMENT, NO_TOKEN, UNAUTHENTICATED, NativeServer
 from dsp.openrtb.limits import MAX_BODY_BYTES
 from dsp.pb.com.iabtechlab.bidstream.mutation.services.v1 import service_pb2
 
@@ -31,13 +30,10 @@ SERVICE = "com.iabtechlab.bidstream.mutation.services.v1.RTBExtensionPoint"
 GET_MUTATIONS = f"/{SERVICE}/GetMutations"
 assert service_pb2.DESCRIPTOR.services_by_name["RTBExtensionPoint"].full_name == SERVICE
 
-INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED = 3, 4, 5, 8, 16
 WAIT_MS = 20
 MAX_RECEIVED = 1024
 COST_MEMORY = 0.05  # weight of the newest batch
-QUIET_NS = 500_000_000
 AT_ONCE_NS = 50_000  # a wait shorter than this found calls waiting
-NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
 PROPOSED, NOTHING, BAD, SHED, LATE, FAILED = range(len(ARTF_OUTCOMES))
 
 Call = tuple[int, bytes, int, int]  # id, body, arrived_ns, left_ns
@@ -63,9 +59,8 @@ class ArtfFront:
 
     def __init__(self, engine: ArtfDecider, config: Config, metrics: Metrics) -> None:
         self.engine = engine
-        self.draining = False
         self._settings = settings = config.artf
-        self._poll_ns, self._drain_ns = int(config.bidder.snapshot_poll_s * 1e9), int(config.bidder.drain_s * 1e9)
+        self._poll_ns = int(config.bidder.snapshot_poll_s * 1e9)
         self._key = f"Bearer {settings.token}".encode() if settings.token else b""
         self._waiting: list[Call] = []
         self._most = self._room = settings.queue_limit  # may wait
@@ -73,25 +68,16 @@ class ArtfFront:
         self._wait_ns = (settings.tmax_ms - settings.allowance_ms) * 1e6 / 2  # so that it can still be decided
         self._counted = metrics.counter("dsp_artf_requests_total")
         self._last_ns = self._looked_ns = time.monotonic_ns()
-        with yielding_threads():
-            self._front = NativeGrpcFront(
-                f"{settings.host}:{settings.port}",
-                [(GET_MUTATIONS, False), (HEALTH_CHECK, False)],
-                io_threads=1,
-                client_key_metadata="authorization",
-                call_details=True,
-                reuse_port=True,
-                max_concurrent_streams=settings.streams,
-            )
-        self._side = SideServer(SERVICE)
-        self._front.set_fallback(self._side.path)
-        with yielding_threads():
-            self._front.start()
-        self.port: int = self._front.bound_port
+        self._native = NativeServer(
+            SERVICE, GET_MUTATIONS, f"{settings.host}:{settings.port}",
+            streams=settings.streams, drain_s=config.bidder.drain_s, call_details=True,
+        )  # fmt: skip
+        self._front = self._native.server
+        self.port = self._native.port
 
     def run(self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None) -> None:
         """Serve until ``stopping()``, then until quiet or for ``drain_s``. ``idle`` is called between batches."""
-        polled_ns, drained_ns = time.monotonic_ns(), 0
+        polled_ns = time.monotonic_ns()
         while True:
             self._receive()
             if len(self._waiting) > self._room:
@@ -108,16 +94,9 @@ class ArtfFront:
                 except Exception:
                     log.exception("could not load a new snapshot or model; going on with the old one")
                 idle()
-            if self.draining:
-                quiet = now_ns - max(self._last_ns, drained_ns) > QUIET_NS and not self._waiting
-                if quiet or now_ns - drained_ns > self._drain_ns:
-                    break
-            elif stopping():
-                drained_ns = now_ns
-                self.draining = True
-                self._side.drain()
-        self._front.close()
-        self._side.close()
+            if self._native.over(stopping, now_ns, self._last_ns, waiting=bool(self._waiting)):
+                break
+        self._native.close()
 
     def _receive(self) -> None:
         os.sched_yield()  # to the front's own thread: answers leave, and calls are read, before the next batch
@@ -133,7 +112,7 @@ class ArtfFront:
             if kind != EVENT_CALL or body is None:
                 continue  # given up: answering it does no harm
             if method != 0:
-                self._health(call, body)
+                self._native.health(call, body)
             elif self._key and not (isinstance(key, bytes) and compare_digest(key, self._key)):
                 self._front.fail(call, UNAUTHENTICATED, NO_TOKEN)
             elif len(body) > MAX_BODY_BYTES:
@@ -175,11 +154,3 @@ class ArtfFront:
             self._counted[FAILED] += len(open_calls)
             for call in open_calls.values():
                 self._front.respond(call, b"")
-
-    def _health(self, call: int, request: bytes) -> None:
-        """grpc.health.v1.Health/Check, answered by the thread whose health is asked."""
-        service = service_asked(request)
-        if service in ("", SERVICE):
-            self._front.respond(call, NOT_SERVING if self.draining else SERVING)
-        else:
-            self._front.fail(call, NOT_FOUND, f"no service named {service}")

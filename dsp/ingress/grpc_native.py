@@ -1,8 +1,7 @@
 """The gRPC front of production: HTTP/2 and gRPC in Rust (pygrpc-native), calls reach us as a list of events.
 
-One thread takes what has arrived, decides it, answers. The exchange of a call is its ``authorization`` metadata. The
-front itself has no drain: `run` becomes unready, serves until quiet and then closes, so that whoever still calls gets
-UNAVAILABLE, which clients may retry, and connects to another worker.
+One thread takes what has arrived, decides it, answers. The exchange of a call is its ``authorization`` metadata. How it
+is opened and drained: `dsp.ingress.native`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from pygrpc_native import EVENT_CALL, NativeGrpcFront
+from pygrpc_native import EVENT_CALL
 
 from dsp.base.config import BidderConfig
 from dsp.base.logs import logger
@@ -19,21 +18,18 @@ from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BAD, NO_BID
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
-from dsp.ingress.grpc_side import HEALTH_CHECK, NOT_SERVING, SERVICE, SERVING, SideServer, service_asked
+from dsp.ingress.grpc_side import SERVICE
 from dsp.ingress.held import Held
+from dsp.ingress.native import INVALID_ARGUMENT, NO_TOKEN, RESOURCE_EXHAUSTED, UNAUTHENTICATED, NativeServer
 from dsp.ingress.rehearsal import PAUSE_S, Warmth
-from dsp.ingress.scheduling import yielding_threads
 from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 
 log = logger(__name__)
 
-INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, INTERNAL, UNAUTHENTICATED = 3, 5, 8, 13, 16
 WAIT_MS = 20  # for calls, before looking at the clock again
 HELD_NS = 50_000_000  # nothing came for so long: nobody needs to be held back
-QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
-NO_TOKEN = "unknown or missing token: send metadata authorization: Bearer <token>"
 
 OVERLOADED = "overloaded: more is waiting than can be answered in time"
 MAX_KNOWN = 1024  # ways of writing the tokens of all exchanges
@@ -46,7 +42,6 @@ class GrpcNativeFront:
 
     def __init__(self, engine: Decider, config: BidderConfig, metrics: Metrics) -> None:
         self.engine = engine
-        self.draining = False
         self._config = config
         self._max_batch = min(config.max_batch, MAX_BATCH)
         self._waiting: list[Call] = []  # at most queue_limit
@@ -59,20 +54,12 @@ class GrpcNativeFront:
         self._shedder = Shedder(config, metrics)
         self._held: Held[Call] = Held(self._refuse, 4 * config.queue_limit)
         self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
-        with yielding_threads():
-            self._front = NativeGrpcFront(
-                f"{config.grpc_host}:{config.grpc_port}",
-                [(BID_METHOD, False), (HEALTH_CHECK, False)],
-                io_threads=1,
-                client_key_metadata="authorization",
-                reuse_port=True,
-                max_concurrent_streams=config.grpc_streams,
-            )
-        self._side = SideServer()
-        self._front.set_fallback(self._side.path)
-        with yielding_threads():
-            self._front.start()
-        self.port: int = self._front.bound_port
+        self._native = NativeServer(
+            SERVICE, BID_METHOD, f"{config.grpc_host}:{config.grpc_port}",
+            streams=config.grpc_streams, drain_s=config.drain_s,
+        )  # fmt: skip
+        self._front = self._native.server
+        self.port = self._native.port
 
     def run(
         self, stopping: Callable[[], bool], idle: Callable[[], None] = lambda: None, *, fresh: bool = False
@@ -82,7 +69,6 @@ class GrpcNativeFront:
         ``fresh``: keep warm until the first request.
         """
         polled_ns, poll_ns = time.monotonic_ns(), int(self._config.snapshot_poll_s * 1e9)
-        drained_ns = 0
         warmth = Warmth(self.engine, FMT_PROTOBUF) if fresh else None
         while True:
             self._receive(WAIT_MS if warmth is None else int(PAUSE_S * 1e3))
@@ -106,16 +92,9 @@ class GrpcNativeFront:
                 self._shedder.update()
                 self._exchanges.clear()
                 idle()
-            if self.draining:
-                quiet = now_ns - max(self._last_ns, drained_ns) > QUIET_NS and not self._waiting
-                if quiet or now_ns - drained_ns > self._config.drain_s * 1e9:
-                    break
-            elif stopping():
-                drained_ns = now_ns
-                self.draining = True
-                self._side.drain()
-        self._front.close()
-        self._side.close()
+            if self._native.over(stopping, now_ns, self._last_ns, waiting=bool(self._waiting)):
+                break
+        self._native.close()
 
     def _receive(self, wait_ms: int) -> None:
         """Take every call there is: all get their time of arrival, and what exceeds the queue is shed.
@@ -143,7 +122,7 @@ class GrpcNativeFront:
     def _unusual(self, call: int, method: int, body: bytes, key: bytes | str | None, now_ns: int, room: int) -> bool:
         """A call that is not simply one more bid request of a known exchange; whether it waits for the engine now."""
         if method != 0:
-            self._health(call, body)
+            self._native.health(call, body)
             return False
         exchange = self.engine.exchange_of_token(key) if key else -1
         if exchange < 0:
@@ -196,11 +175,3 @@ class GrpcNativeFront:
             else:
                 code = INVALID_ARGUMENT if kind == BAD else RESOURCE_EXHAUSTED
                 self._front.fail(call, code, payload.decode("utf-8", "replace"))
-
-    def _health(self, call: int, request: bytes) -> None:
-        """grpc.health.v1.Health/Check, answered by the thread whose health is asked."""
-        service = service_asked(request)
-        if service in ("", SERVICE):
-            self._front.respond(call, NOT_SERVING if self.draining else SERVING)
-        else:
-            self._front.fail(call, NOT_FOUND, f"no service named {service}")

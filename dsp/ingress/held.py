@@ -1,9 +1,9 @@
 """Refusals that wait their turn: what keeps the cost of an overload from growing with the overload.
 
 Whoever is refused asks for the next thing at once, and a refusal costs a third of an answer; answered at once, refusals
-alone would fill the core. So after each batch at most a sixteenth as many are sent as were decided. A request that isn't
-refused yet holds its caller's stream or connection, so that most of the excess waits at the caller, where it costs
-nothing, or is given up there. Once nothing waits to be decided they go as fast as decisions do.
+alone would fill the core. So after each batch at most a sixteenth as many are sent as were decided. A request that
+isn't refused yet holds its caller's stream or connection, so that most of the excess waits at the caller, where it
+costs nothing, or is given up there. Once nothing waits to be decided they go as fast as decisions do.
 """
 
 from __future__ import annotations
