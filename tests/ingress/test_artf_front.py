@@ -18,7 +18,7 @@ from pygrpc_native import EVENT_CALL
 
 from dsp.base.config import ArtfConfig, BidderConfig, Config
 from dsp.base.metrics import ARTF_OUTCOMES, Metrics
-from dsp.ingress import artf_grpc
+from dsp.ingress import artf_grpc, native
 from dsp.ingress.artf_grpc import BAD, GET_MUTATIONS, LATE, PROPOSED, SERVICE, SHED, ArtfFront
 from dsp.openrtb.limits import MAX_BODY_BYTES
 from dsp.pb.com.iabtechlab.bidstream.mutation.services.v1 import service_pb2_grpc
@@ -83,7 +83,7 @@ class Served:
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Served]]:
-    monkeypatch.setattr(artf_grpc, "QUIET_NS", 20_000_000)
+    monkeypatch.setattr(native, "QUIET_NS", 20_000_000)
     servers: list[Served] = []
 
     def make(**settings: Any) -> Served:
@@ -158,9 +158,9 @@ class BusyServer:
 
 
 def test_what_waited_while_the_front_was_busy_counts_from_when_it_last_looked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artf_grpc, "NativeGrpcFront", BusyServer)
+    monkeypatch.setattr(native, "NativeGrpcFront", BusyServer)
     monkeypatch.setattr(artf_grpc, "AT_ONCE_NS", 10**9)
-    monkeypatch.setattr(artf_grpc, "QUIET_NS", 0)
+    monkeypatch.setattr(native, "QUIET_NS", 0)
     agent = FakeAgent()
     ArtfFront(agent, Config(artf=ArtfConfig(port=0)), Metrics.memory()).run(lambda: len(agent.seen) == 2)
     assert [bodies for bodies, _, _ in agent.seen] == [[b"0"], [b"1"]]

@@ -14,13 +14,13 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from dsp.base.config import BidderConfig
 from dsp.base.metrics import OUTCOMES, UNKNOWN_EXCHANGE, Metrics
 from dsp.bidder.answer import BID as BIDS
-from dsp.ingress import grpc_native, grpcio_front
+from dsp.ingress import grpcio_front, native
 from dsp.ingress.grpc_native import GrpcNativeFront
 from dsp.ingress.grpc_side import BID, SERVICE
 from dsp.ingress.grpcio_front import GrpcioFront
 from dsp.openrtb.limits import MAX_BODY_BYTES
 
-FRONTS = {"native": (GrpcNativeFront, grpc_native), "grpcio": (GrpcioFront, grpcio_front)}
+FRONTS = {"native": (GrpcNativeFront, native), "grpcio": (GrpcioFront, grpcio_front)}
 ALPHA = (("authorization", "Bearer open"),)
 BETA = (("authorization", "Bearer s3cret"),)
 
