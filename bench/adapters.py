@@ -2,8 +2,9 @@
 
 `python -m bench adapters [--tree-a PATH]`. One process decides the standard mix in batches of 64 on one core, in turns
 A on plain OpenRTB and B with every exchange in a profile's dialect, so that each key which OpenRTB doesn't know is
-looked up in it. Turns are short, so that both of a pair fall into one state of a shared core. With ``--tree-a`` A is another process on another checkout, the commit before say, and both speak plain
-OpenRTB. Reported is B/A of the pairs of turns, median and 95 % bootstrap interval. Bar: the upper end at most 1.03.
+looked up in it. Turns are short, so that both of a pair meet one state of a shared core. With ``--tree-a`` A is another
+process on another checkout, the commit before say, and both speak plain OpenRTB. Reported is B/A of the pairs of turns,
+median and 95 % bootstrap interval. Bar: the upper end at most 1.03.
 """
 
 from __future__ import annotations
