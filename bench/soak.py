@@ -37,6 +37,7 @@ from dsp.log.segments import segment_files
 
 RESULTS = Path(__file__).parent / "results" / "soak.jsonl"
 PAGE = OUT / "soak.html"
+WINDOWS = OUT / "soak.json"  # of the last run
 SHARE = 0.7
 WINDOW_S, BESIDE_S = 2.0, 0.5
 GROWTH = 0.02
@@ -159,6 +160,7 @@ def run(seconds: float, fronts: tuple[str, ...], cpus: tuple[int, int], console:
             "errors": errors,
         } | judged
     PAGE.parent.mkdir(parents=True, exist_ok=True)
+    WINDOWS.write_text(json.dumps({each.front: each.rows for each in watched}))
     PAGE.write_text(page(result, watched))
     return result
 
@@ -174,6 +176,7 @@ def page(result: Row, watched: list[Watched]) -> str:
         out.table(["what", "figure", ""], [[what, told(row, what), bool(ok)] for what, ok in row["held"].items()])
         for name, label, scale in (("rss", "resident memory, MB", 1e6), ("p99_us", "p99, ms", 1e3)):
             out.plot(_line(each, (name,), label, scale), 2.6)
+        out.plot(_line(each, ("rate",), "requests/s", 1), 2.6)
         out.plot(_line(each, ("descriptors", "threads"), "count", 1), 2.6)
     return out.render()
 
