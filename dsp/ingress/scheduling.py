@@ -25,7 +25,7 @@ def yield_to_threads() -> None:
     thread = threading.get_native_id()
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
-    _schedule(os.sched_getscheduler(0), SHORT_SLICE_NS)
+    _schedule(os.sched_getscheduler(0), SHORT_SLICE_NS, os.sched_getparam(0).sched_priority)
 
 
 @contextlib.contextmanager
@@ -37,19 +37,19 @@ def yielding_threads(slice_ns: int = 0) -> Iterator[None]:
     later now and then go over to it all the same, for seconds at every packet and every answer, unless its own slice is
     longer: ``slice_ns``, 0 for the system's. Where policy or slice can't be set it stays as it is.
     """
-    before = os.sched_getscheduler(0)
+    before, priority = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
     _schedule(os.SCHED_BATCH, slice_ns)
     try:
         yield
     finally:
-        _schedule(before, 0)
+        _schedule(before, 0, priority)
 
 
-def _schedule(policy: int, slice_ns: int) -> None:
-    """Policy and slice of this thread and of those it starts; 0: the system's slice."""
+def _schedule(policy: int, slice_ns: int, priority: int = 0) -> None:
+    """Policy and slice of this thread and of those it starts; 0: the system's slice. ``priority``: a real-time one."""
     nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    attributes = struct.pack("=IIQiIQQQ", 48, policy, 0, nice, 0, slice_ns, 0, 0)  # struct sched_attr, sched_setattr(2)
+    attributes = struct.pack("=IIQiIQQQ", 48, policy, 0, nice, priority, slice_ns, 0, 0)  # sched_setattr(2)
     number = SCHED_SETATTR.get(platform.machine())
     if number is None or ctypes.CDLL(None).syscall(number, 0, attributes, 0):
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, policy, os.sched_param(0))
+            os.sched_setscheduler(0, policy, os.sched_param(priority))

@@ -10,7 +10,16 @@ import threading
 
 import pytest
 
-from dsp.ingress.scheduling import LONG_SLICE_NS, SCHED_SETATTR, yielding_threads
+from dsp.ingress.scheduling import (
+    LONG_SLICE_NS,
+    NICE,
+    SCHED_SETATTR,
+    SHORT_SLICE_NS,
+    yield_to_threads,
+    yielding_threads,
+)
+
+KNOWN = pytest.mark.skipif(platform.machine() not in SCHED_SETATTR, reason="the system call's number is not known here")
 
 
 def schedule() -> tuple[int, int]:
@@ -22,7 +31,7 @@ def schedule() -> tuple[int, int]:
     return policy, slice_ns
 
 
-@pytest.mark.skipif(platform.machine() not in SCHED_SETATTR, reason="its number is not known here")
+@KNOWN
 @pytest.mark.parametrize("slice_ns", [0, LONG_SLICE_NS])
 def test_threads_yield_and_their_starter_does_not(slice_ns: int) -> None:
     before, seen = schedule(), []
@@ -32,4 +41,44 @@ def test_threads_yield_and_their_starter_does_not(slice_ns: int) -> None:
         thread.join()
     assert seen[0][0] == os.SCHED_BATCH
     assert seen[0][1] in (0, slice_ns or before[1])
+    assert schedule() == before
+
+
+@KNOWN
+def test_a_thread_that_came_with_real_time_priority_keeps_it() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def run() -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(3))
+        except PermissionError:
+            return
+        with yielding_threads():
+            pass
+        seen.append((os.sched_getscheduler(0), os.sched_getparam(0).sched_priority))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if not seen:
+        pytest.skip("no real-time priority here")
+    assert seen == [(os.SCHED_FIFO, 3)]
+
+
+@KNOWN
+def test_the_thread_that_decides_goes_after_the_others_and_yields_little() -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def run() -> None:
+        nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        yield_to_threads()
+        seen.append((os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) - nice, *schedule()))
+
+    before = schedule()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    nicer, policy, slice_ns = seen[0]
+    assert (nicer, policy) == (NICE, before[0])
+    assert slice_ns in (0, SHORT_SLICE_NS)
     assert schedule() == before
