@@ -39,16 +39,16 @@ def serve_grpc(port: int, answers: Sequence[bytes]) -> None:
     """Echo on `pygrpc_native` with the settings of `dsp.ingress.grpc_native`."""
     from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
-    from dsp.ingress.scheduling import LONG_SLICE_NS, yielding_threads
+    from dsp.ingress.scheduling import yielding_threads
 
-    with yielding_threads(LONG_SLICE_NS):
+    with yielding_threads():
         front = NativeGrpcFront(
             f"127.0.0.1:{port}", [(METHOD, False)], io_threads=1, client_key_metadata="authorization", reuse_port=True
         )
     turn = cycle(answers)
     gc.collect()
     gc.freeze()
-    with yielding_threads(LONG_SLICE_NS):
+    with yielding_threads():
         front.start()
     while (events := front.recv_batch(MAX_BATCH)) is not None:
         for event in events:

@@ -22,7 +22,6 @@ from dsp.ingress.grpc_side import SERVICE
 from dsp.ingress.held import Held
 from dsp.ingress.native import INVALID_ARGUMENT, NO_TOKEN, RESOURCE_EXHAUSTED, UNAUTHENTICATED, NativeServer
 from dsp.ingress.rehearsal import PAUSE_S, Warmth
-from dsp.ingress.scheduling import LONG_SLICE_NS
 from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
@@ -57,7 +56,7 @@ class GrpcNativeFront:
         self._depth = memoryview(metrics.gauge("dsp_queue_depth"))  # type: ignore[arg-type]
         self._native = NativeServer(
             SERVICE, BID_METHOD, f"{config.grpc_host}:{config.grpc_port}",
-            streams=config.grpc_streams, drain_s=config.drain_s, slice_ns=LONG_SLICE_NS,
+            streams=config.grpc_streams, drain_s=config.drain_s,
         )  # fmt: skip
         self._front = self._native.server
         self.port = self._native.port

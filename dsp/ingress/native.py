@@ -23,21 +23,13 @@ class NativeServer:
     """One ``method`` of a ``service``: method 0 of the events that ``server`` hands out. Health checks are method 1."""
 
     def __init__(
-        self,
-        service: str,
-        method: str,
-        address: str,
-        *,
-        streams: int,
-        drain_s: float,
-        call_details: bool = False,
-        slice_ns: int = 0,
+        self, service: str, method: str, address: str, *, streams: int, drain_s: float, call_details: bool = False
     ) -> None:
         self.draining = False
         self._service = service
         self._drain_ns = int(drain_s * 1e9)
         self._drained_ns = 0
-        with yielding_threads(slice_ns):
+        with yielding_threads():
             self.server = NativeGrpcFront(
                 address,
                 [(method, False), (HEALTH_CHECK, False)],
@@ -49,7 +41,7 @@ class NativeServer:
             )
         self._side = SideServer(service)
         self.server.set_fallback(self._side.path)
-        with yielding_threads(slice_ns):
+        with yielding_threads():
             self.server.start()
         self.port: int = self.server.bound_port
 

@@ -1,84 +1,63 @@
-"""Threads of a front: their policy and time slice, which the deciding thread that starts them does not keep."""
+"""Threads of a front: their policy, which the deciding thread that starts them does not keep, and its niceness."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
-import struct
 import threading
+from collections.abc import Callable
 
 import pytest
 
-from dsp.ingress.scheduling import (
-    LONG_SLICE_NS,
-    NICE,
-    SCHED_SETATTR,
-    SHORT_SLICE_NS,
-    yield_to_threads,
-    yielding_threads,
-)
+from dsp.ingress.scheduling import NICE, yield_to_threads, yielding_threads
 
-KNOWN = pytest.mark.skipif(platform.machine() not in SCHED_SETATTR, reason="the system call's number is not known here")
+
+def in_a_thread(run: Callable[[], object]) -> object:
+    """What ``run`` says in a thread of its own."""
+    said: list[object] = []
+    thread = threading.Thread(target=lambda: said.append(run()))
+    thread.start()
+    thread.join()
+    return said[0]
 
 
 def schedule() -> tuple[int, int]:
-    """Policy and slice of the calling thread, sched_getattr(2); the slice is 0 before Linux 6.12."""
-    out = ctypes.create_string_buffer(48)
-    if ctypes.CDLL(None).syscall(SCHED_SETATTR[platform.machine()] + 1, 0, out, 48, 0):
-        pytest.skip("no sched_getattr here")
-    _, policy, _, _, _, slice_ns, _, _ = struct.unpack("=IIQiIQQQ", out.raw)
-    return policy, slice_ns
+    """Policy and real-time priority of the calling thread."""
+    return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
 
 
-@KNOWN
-@pytest.mark.parametrize("slice_ns", [0, LONG_SLICE_NS])
-def test_threads_yield_and_their_starter_does_not(slice_ns: int) -> None:
-    before, seen = schedule(), []
-    with yielding_threads(slice_ns):
-        thread = threading.Thread(target=lambda: seen.append(schedule()))
-        thread.start()
-        thread.join()
-    assert seen[0][0] == os.SCHED_BATCH
-    assert seen[0][1] in (0, slice_ns or before[1])
+def niceness() -> int:
+    """Of the calling thread."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_threads_yield_and_their_starter_does_not() -> None:
+    before = schedule()
+    with yielding_threads():
+        assert in_a_thread(schedule) == (os.SCHED_BATCH, 0)
     assert schedule() == before
 
 
-@KNOWN
-def test_a_thread_that_came_with_real_time_priority_keeps_it() -> None:
-    seen: list[tuple[int, int]] = []
-
-    def run() -> None:
+def test_a_thread_of_real_time_priority_keeps_it() -> None:
+    def run() -> object:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(3))
         except PermissionError:
-            return
+            return None
         with yielding_threads():
             pass
-        seen.append((os.sched_getscheduler(0), os.sched_getparam(0).sched_priority))
+        return schedule()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if not seen:
+    said = in_a_thread(run)
+    if said is None:
         pytest.skip("no real-time priority here")
-    assert seen == [(os.SCHED_FIFO, 3)]
+    assert said == (os.SCHED_FIFO, 3)
 
 
-@KNOWN
-def test_the_thread_that_decides_goes_after_the_others_and_yields_little() -> None:
-    seen: list[tuple[int, int, int]] = []
-
-    def run() -> None:
-        nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def test_the_thread_that_decides_goes_after_the_others() -> None:
+    def run() -> object:
         yield_to_threads()
-        seen.append((os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) - nice, *schedule()))
+        return niceness()
 
-    before = schedule()
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    nicer, policy, slice_ns = seen[0]
-    assert (nicer, policy) == (NICE, before[0])
-    assert slice_ns in (0, SHORT_SLICE_NS)
-    assert schedule() == before
+    before = niceness()
+    assert in_a_thread(run) == before + NICE
+    assert niceness() == before
