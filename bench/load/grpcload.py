@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.load.h2kernel import H_STREAM_WINDOW, H_TAIL, H_WIDTH, H_WINDOW, IN_BYTES, OUT_BYTES, SLACK, run_h2
-from bench.load.h2wire import DEFAULT_WINDOW_BYTES, GRPC_PREFIX_BYTES, header_block, pack, preface, request_frames
+from bench.load.h2wire import GRPC_PREFIX_BYTES, pack
 from bench.load.request import Request
 from bench.load.run import LoadError, Runner
 from bench.load.window import Window
+from dsp.ingress.h2wire import DEFAULT_WINDOW_BYTES, header_block, preface, request_frames
 
 
 class GrpcLoad:

@@ -13,22 +13,15 @@ import numpy as np
 
 from bench.load.h2wire import (
     ACK,
-    DATA,
-    DEFAULT_WINDOW_BYTES,
-    END_STREAM,
     GOAWAY,
     GRPC_PREFIX_BYTES,
     GRPC_STATUS,
     GRPC_STATUS_HUFFMAN,
-    HEADERS,
     PADDED,
     PING,
     PRIORITY,
     RST_STREAM,
-    SETTINGS,
-    SETTINGS_INITIAL_WINDOW_SIZE,
     SETTINGS_MAX_CONCURRENT_STREAMS,
-    WINDOW_UPDATE,
 )
 from bench.load.posix import EAGAIN, epoll_wait, event_fd, monotonic_ns, recv, send
 from bench.load.run import (
@@ -59,6 +52,15 @@ from bench.load.run import (
 )
 from bench.load.window import GOAWAY as REFUSED
 from bench.load.window import GRPC_UNSAID, LOST, RESET, UNREADABLE, UNSENT
+from dsp.ingress.h2wire import (
+    DATA,
+    DEFAULT_WINDOW_BYTES,
+    END_STREAM,
+    HEADERS,
+    SETTINGS,
+    SETTINGS_INITIAL_WINDOW_SIZE,
+    WINDOW_UPDATE,
+)
 
 # conn: int64[C, H_WIDTH]; columns 0 and 1 are shared with HTTP/1.1
 (

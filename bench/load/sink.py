@@ -14,21 +14,10 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from bench.load.h2wire import (
-    ACK,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    MAX_WINDOW_BYTES,
-    PING,
-    SETTINGS,
-    SETTINGS_MAX_CONCURRENT_STREAMS,
-    WINDOW_UPDATE,
-    frame,
-)
+from bench.load.h2wire import ACK, PING, SETTINGS_MAX_CONCURRENT_STREAMS
 from bench.load.http1kernel import BLANK_LINE, CONTENT_LENGTH, find
 from bench.load.posix import EAGAIN, EVENT_BYTES, MAX_EVENTS, epoll_wait, event_fd, recv, send
+from dsp.ingress.h2wire import DATA, END_HEADERS, END_STREAM, HEADERS, MAX_WINDOW_BYTES, SETTINGS, WINDOW_UPDATE, frame
 
 BUFFER_BYTES = 1 << 20
 MAGIC_BYTES = 24

@@ -45,6 +45,7 @@ from dsp.bidder.gate import (
     least_left_us,
 )
 from dsp.bidder.logged import log_bids
+from dsp.bidder.meters import Meters
 from dsp.bidder.plan import Plan
 from dsp.bidder.price import ARM_CHALLENGER, price, select
 from dsp.bidder.rank import C_ARM_FLAGS, C_IMP, C_MEDIA, MAX_K, rank
@@ -127,7 +128,7 @@ class Engine:
         self._consent = ConsentGate(config.bidder.vendor_id, REQUEST_COLUMNS, hash_text)
         self._next_bid = self._first = 0
         self._inflight: U64 | None = None  # a rehearsal's; otherwise the host's
-        self._stand_ins: tuple[Slices, Metrics, U64] | None = None  # of rehearsals with this snapshot
+        self._stand_ins: tuple[Slices, Meters, U64] | None = None  # of rehearsals with this snapshot
         self._rehearsal: DecisionRehearsal | DecisionSink | None = None
         self._live_at_ns = 0
         self._store_seen = (0, 0, 0, 0, 0, 0)
@@ -139,7 +140,7 @@ class Engine:
         self.shaping: Shaping | None = None  # of traffic, when asked for
         self.supply = Supply(config)
         self.duplicates: Duplicates | None = None  # of impressions through several paths, when asked for
-        self._use_metrics(metrics)
+        self.meters = Meters(metrics)
         self._attach(snapshot)
         self.metrics.gauge("dsp_model_version")[...] = scorer.version
 
@@ -192,28 +193,6 @@ class Engine:
             engine._watch_models()
         return engine
 
-    def _use_metrics(self, m: Metrics) -> None:
-        self.metrics = m
-        self._m_requests = m.counter("dsp_bid_requests_total")
-        self._m_no_bid = m.counter("dsp_no_bid_total")
-        self._m_bids = m.counter("dsp_bids_total")
-        self._m_ghosts = m.counter("dsp_ghost_bids_total").reshape(1)
-        self._m_worth = m.counter("dsp_bid_surplus_micros_total")
-        self._m_bad = m.counter("dsp_bad_requests_total")
-        self._m_supply = m.counter("dsp_supply_refused_total")
-        self._m_shed = m.counter("dsp_shed_total")
-        self._m_consent = m.counter("dsp_consent_total")
-        self._m_profiles = m.counter("dsp_profiles_total")
-        self._m_store_errors = m.counter("dsp_store_errors_total")
-        self._m_kept = m.counter("dsp_profiles_kept_total").reshape(1)
-        self._m_frequency = m.counter("dsp_frequency_total")
-        self._m_imps_dropped = m.counter("dsp_imps_dropped_total").reshape(1)
-        self._m_stages = m.histogram("dsp_stage_seconds")
-        self._m_store = m.histogram("dsp_store_seconds")
-        self._m_request = m.histogram("dsp_request_seconds")
-        self._m_queue = m.histogram("dsp_queue_seconds")
-        self._m_batch = m.histogram("dsp_batch_size")
-
     def _attach(self, snapshot: Snapshot) -> None:
         """Make ``snapshot`` the one that decides."""
         plan = Plan(snapshot)
@@ -227,6 +206,11 @@ class Engine:
         self._apply_correction()
         self.metrics.gauge("dsp_snapshot_version")[...] = snapshot.version
         self.metrics.name_labels("exchange", plan.exchange_names)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Where it counts."""
+        return self.meters.metrics
 
     @property
     def scorer(self) -> Scorer:
@@ -324,7 +308,7 @@ class Engine:
 
         for i, body in enumerate(bodies):
             if len(body) > MAX_BODY_BYTES:
-                self._m_requests[min(exchanges[i], len(self._m_requests) - 1), TOO_LARGE] += 1
+                self.meters.requests[min(exchanges[i], len(self.meters.requests) - 1), TOO_LARGE] += 1
                 continue
             if part and (len(part) == MAX_BATCH or size + len(body) > MAX_BATCH_BYTES):
                 flush()
@@ -356,7 +340,7 @@ class Engine:
             n, batch.req, batch.pool, batch.text, work.arrived_ns, now_ns, plan.ex_i, self._qps_share,
             work.tokens, work.tokens_ns, plan.cur_hash, TIER1_KEYS, TIER1_VALUES, MIN_LEFT_US, q,
         )  # fmt: skip
-        self.supply.check(n, batch, q, self._m_supply)
+        self.supply.check(n, batch, q, self.meters.supply)
         shaping = self.shaping
         if shaping is not None:
             learn = slices.live(now_ns) and bool(plan.live.any())
@@ -364,7 +348,7 @@ class Engine:
         self._consent.run(batch.req, batch.text, batch.pool, n, work.bits)
         duplicates = self.duplicates
         if duplicates is not None:
-            duplicates.check(n, batch, work.bits, plan.ex_i, q, self._m_supply, now_ns)
+            duplicates.check(n, batch, work.bits, plan.ex_i, q, self.meters.supply, now_ns)
         forget_refused(n, q, work.bits)
         t2 = clock_ns()
 
@@ -447,7 +431,7 @@ class Engine:
             shaping.learn(n, batch, plan, work)
         self._count(n, now_ns, t0)
         marks = (t0, t1, t2, t3, t4, t5, t6, t7, t8, clock_ns())
-        self._m_stages.observe_marks(marks)
+        self.meters.stages.observe_marks(marks)
         if self.tracer is not None:
             self.tracer.offer(n, n_cand, n_bids, marks)
         return answers
@@ -465,7 +449,7 @@ class Engine:
         self.store.read(work.keys, work.wanted, work.profiles, work.found[:n])
         if self._old_pepper is not None:
             self._find_by_old_pepper(n)
-        self._m_store.observe_ns(0, time.perf_counter_ns() - t0)
+        self.meters.store.observe_ns(0, time.perf_counter_ns() - t0)
         mask_profiles(n, work.bits, work.profiles, work.found, now_s // 86_400)
         self.audience.states(n, work.bits, work.keys, work.wanted, work.profiles, work.found, work.states)
         q[:n, Q_FOUND] = work.found[:n]
@@ -530,7 +514,7 @@ class Engine:
             n_cand, work.cand, batch.imp, batch.req, work.q, plan.li_i, plan.cur_usd, work.bid_cpm, work.ghosts
         )
         if n:
-            self._m_ghosts += n
+            self.meters.ghosts += n
             self._log(n, work.ghosts, self._ids(n), work.no_records, now_s, p)
 
     def _ids(self, n: int) -> int:
@@ -558,16 +542,16 @@ class Engine:
 
     def _count(self, n: int, now_ns: int, t0: int) -> None:
         """Metrics of a batch, without a label look-up."""
-        work, batch, plan = self.work, self.batch, self.plan
+        work, batch, plan, meters = self.work, self.batch, self.plan, self.meters
         count_batch(
             n, batch.req, work.q, work.first_bid, work.bids, work.cand, plan.cr_i, work.surplus,
-            self._m_requests, self._m_no_bid, self._m_bids, self._m_bad, self._m_shed, self._m_consent,
-            self._m_profiles, self._m_imps_dropped, self._m_worth, NBR_SLOTS,
+            meters.requests, meters.no_bid, meters.bids, meters.bad, meters.shed, meters.consent,
+            meters.profiles, meters.imps_dropped, meters.worth, NBR_SLOTS,
         )  # fmt: skip
-        self._m_batch.observe_size(n)
+        meters.batch.observe_size(n)
         answered_ns = now_ns + time.perf_counter_ns() - t0
-        self._m_request.observe_array(0, answered_ns - work.arrived_ns[:n])
-        self._m_queue.observe_array(0, now_ns - work.arrived_ns[:n])
+        meters.request.observe_array(0, answered_ns - work.arrived_ns[:n])
+        meters.queue.observe_array(0, now_ns - work.arrived_ns[:n])
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -577,7 +561,7 @@ class Engine:
         self.supply.poll(time.monotonic_ns())
         self._count_store()
         if self._sample is not None:
-            total, now_ns = int(self._m_requests.sum()), time.monotonic_ns()
+            total, now_ns = int(self.meters.requests.sum()), time.monotonic_ns()
             self._sample.take(self.batch, self.plan.exchange_names, total, now_ns, self.clock() // 1_000_000)
         snapshot_path, model_path = self._watched
         if snapshot_path is not None:
@@ -635,7 +619,7 @@ class Engine:
 
     def _count_store(self) -> None:
         """Add what the store and the frequency stage have counted since the last poll."""
-        self._m_frequency += self.work.capped
+        self.meters.frequency += self.work.capped
         self.work.capped[:] = 0
         stats, guard = self.store.stats, self.audience.guard
         slow, hurried = (guard.slow_reads, guard.hurried) if guard is not None else (0, 0)
@@ -643,8 +627,8 @@ class Engine:
         # timeout, unavailable, corrupt, other, hurried; then what memory answered
         seen = (slow, stats.skipped - hurried, stats.corrupt, stats.errors, hurried, kept)
         for i, (now, before) in enumerate(zip(seen[:-1], self._store_seen, strict=False)):
-            self._m_store_errors[i] += now - before
-        self._m_kept += kept - self._store_seen[-1]
+            self.meters.store_errors[i] += now - before
+        self.meters.kept += kept - self._store_seen[-1]
         self._store_seen = seen
 
     def _swap_model(self, scorer: Scorer) -> None:
@@ -660,7 +644,7 @@ class Engine:
 
         Gives the names of the exchanges there are.
         """
-        real = self.slices, self.metrics, self.tracer, self._inflight
+        real = self.slices, self.meters, self.tracer, self._inflight
         shaping, duplicates = self.shaping, self.duplicates
         if duplicates is not None:
             self.duplicates = Duplicates(self.config, alone=True)
@@ -669,10 +653,9 @@ class Engine:
         kept = self._next_bid, self.work.tokens.copy(), self.work.tokens_ns.copy()
         if self._stand_ins is None:
             inflight = np.zeros(len(self.audience.inflight.table), np.uint64)
-            self._stand_ins = Slices.fixed(self.plan.ids), Metrics.memory("rehearsal"), inflight
+            self._stand_ins = Slices.fixed(self.plan.ids), Meters(Metrics.memory("rehearsal")), inflight
         self.tracer = None
-        self.slices, metrics, self._inflight = self._stand_ins
-        self._use_metrics(metrics)
+        self.slices, self.meters, self._inflight = self._stand_ins
         self._rehearsal = (
             DecisionRehearsal(self.decisions) if self.decisions is not None else DecisionSink(len(self.work.bids), F)
         )
@@ -681,12 +664,12 @@ class Engine:
             yield self.plan.exchange_names
         finally:
             self._count_store()
-            self.slices, metrics, self.tracer, self._inflight = real
-            self._use_metrics(metrics)
+            self.slices, self.meters, self.tracer, self._inflight = real
             self.shaping, self.duplicates = shaping, duplicates
             self._next_bid, self.work.tokens[:], self.work.tokens_ns[:] = kept
-            self._rehearsal, self._live_at_ns = None, 0
-            self.slices.refresh(time.monotonic_ns())
+            self._rehearsal, self._live_at_ns = None, time.monotonic_ns()
+            self.slices.refresh(self._live_at_ns)
+            self.plan.refresh_live(self.clock() // 1_000_000_000, self.slices.available, self.slices.multiplier)
 
     def warm(self) -> None:
         """Compile and touch everything with requests of every kind, then freeze what was allocated so far."""

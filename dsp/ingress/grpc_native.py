@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from socket import MSG_DONTWAIT
 
 import numpy as np
 from pygrpc_native import EVENT_CALL
@@ -15,7 +16,7 @@ from pygrpc_native import EVENT_CALL
 from dsp.base.config import BidderConfig
 from dsp.base.logs import logger
 from dsp.base.metrics import OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
-from dsp.bidder.answer import BAD, NO_BID
+from dsp.bidder.answer import BAD, NO_BID, Answer
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.grpc_side import BID as BID_METHOD
 from dsp.ingress.grpc_side import SERVICE
@@ -48,6 +49,8 @@ class GrpcNativeFront:
         self._formats = np.full(MAX_BATCH, FMT_PROTOBUF, np.int64)
         self._exchanges: dict[bytes | str | None, int] = {}  # by authorization, of the current snapshot
         self._last_ns = time.monotonic_ns()
+        self._warmth: Warmth | None = None  # until the first request
+        self._samples: list[Call] = []  # its own requests that have arrived
         self._requests = metrics.counter("dsp_bid_requests_total")
         self._shed = metrics.counter("dsp_shed_total")
         self._failures = metrics.counter("dsp_engine_errors_total")
@@ -69,14 +72,12 @@ class GrpcNativeFront:
         ``fresh``: keep warm until the first request.
         """
         polled_ns, poll_ns = time.monotonic_ns(), int(self._config.snapshot_poll_s * 1e9)
-        warmth = Warmth(self.engine, FMT_PROTOBUF) if fresh else None
+        if fresh:
+            self._warmth = Warmth(self.engine, FMT_PROTOBUF, self._config.grpc_host, self.port)
         while True:
-            self._receive(WAIT_MS if warmth is None else int(PAUSE_S * 1e3))
-            if warmth is not None:
-                if self._waiting or warmth.over():
-                    warmth = None
-                else:
-                    warmth.rehearse()
+            self._receive(WAIT_MS if self._warmth is None else int(PAUSE_S * 1e3))
+            if self._warmth is not None:
+                self._keep_warm(self._warmth)
             if len(self._waiting) > self._shedder.limit:
                 self._shed_excess()
             if self._waiting:
@@ -95,6 +96,18 @@ class GrpcNativeFront:
             if self._native.over(stopping, now_ns, self._last_ns, waiting=bool(self._waiting)):
                 break
         self._native.close()
+
+    def _keep_warm(self, warmth: Warmth) -> None:
+        """Answer the sample that has arrived; or, `PAUSE_S` later, send the next one."""
+        if self._samples:
+            warmth.rehearse(lambda: self._respond(self._samples, self._ask(self._samples)))
+            self._samples = []
+        elif self._waiting or self._native.draining or warmth.over():
+            warmth.close()
+            self._warmth = None
+        else:
+            warmth.receive(MSG_DONTWAIT)
+            warmth.send()
 
     def _receive(self, wait_ms: int) -> None:
         """Take every call there is: all get their time of arrival, and what exceeds the queue is shed.
@@ -125,6 +138,9 @@ class GrpcNativeFront:
             self._native.health(call, body)
             return False
         exchange = self.engine.exchange_of_token(key) if key else -1
+        if self._warmth is not None and key == self._warmth.key:
+            self._samples.append((call, body, 0, now_ns))
+            return False
         if exchange < 0:
             self._front.fail(call, UNAUTHENTICATED, NO_TOKEN)
             self._requests[UNKNOWN_EXCHANGE, OUTCOMES.index("unauthorized")] += 1
@@ -158,18 +174,24 @@ class GrpcNativeFront:
         batch = self._waiting[: self._max_batch]
         del self._waiting[: self._max_batch]
         self._depth[0] = len(self._waiting)
-        calls, bodies, exchanges, arrived_ns = zip(*batch, strict=True)
         try:
-            answers = self.engine.decide(bodies, self._formats[: len(batch)], exchanges, arrived_ns, True)
+            answers = self._ask(batch)
         except Exception:  # the bidder fails towards no-bid; an empty BidResponse is one
             log.exception("the engine failed on a batch", requests=len(batch))
             self._failures[0] += 1
             answers = [(NO_BID, b"")] * len(batch)
-        respond = self._front.respond
         self._shedder.decided(len(batch), more=bool(self._waiting))
         if self._held:
             self._held.decided(len(batch), more=bool(self._waiting))
-        for call, (kind, payload) in zip(calls, answers, strict=False):
+        self._respond(batch, answers)
+
+    def _ask(self, batch: list[Call]) -> list[Answer]:
+        _, bodies, exchanges, arrived_ns = zip(*batch, strict=True)
+        return self.engine.decide(bodies, self._formats[: len(batch)], exchanges, arrived_ns, True)
+
+    def _respond(self, batch: list[Call], answers: list[Answer]) -> None:
+        respond = self._front.respond
+        for (call, *_), (kind, payload) in zip(batch, answers, strict=False):
             if kind <= NO_BID:
                 respond(call, payload)
             else:

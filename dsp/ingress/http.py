@@ -15,13 +15,13 @@ from __future__ import annotations
 import threading
 import time
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from dsp.base.config import BidderConfig
 from dsp.base.logs import logger
 from dsp.base.metrics import BAD_REASONS, OUTCOMES, SHED_REASONS, UNKNOWN_EXCHANGE, Metrics
-from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE
+from dsp.bidder.answer import BAD, BID, NO_BID, TOO_LARGE, Answer
 from dsp.ingress.access import Access
 from dsp.ingress.decider import Decider, poll
 from dsp.ingress.gzips import GzipError, GzipTooLargeError, accepts_gzip, gunzip, gzip_answer
@@ -50,6 +50,7 @@ DISCARD_BYTES = 16 << 20  # of a body that is too large: read and dropped so tha
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left
 HELD_NS = 50_000_000  # nothing to decide for so long: nobody needs to be held back
 AGE_SLOTS = 16
+SAMPLE = -1  # age of the route of a new worker's own requests
 OVERLOADED = error_headers("overloaded: more is waiting than can be answered in time")
 
 # proto, format, exchange, arrived_ns, body is gzip, answer may be gzip, close the connection, age of its route
@@ -110,6 +111,9 @@ class HttpFront:
 
     def _route(self, path: str) -> Route:
         """What a path leads to in the current snapshot; kept where it leads to an exchange."""
+        warmth = self._warmth
+        if warmth is not None and path[5:] == warmth.secret:
+            return 0, None, SAMPLE
         routes = self._routes  # read first: a swap meanwhile puts an empty dict in its place
         with self._lock:  # index and age belong to the same snapshot
             exchange, age = self.engine.exchange_of(path[5:]), len(self._moved)
@@ -156,7 +160,7 @@ class HttpFront:
             return
         now_ns = time.monotonic_ns()
         close = self.draining
-        if now_ns & 15 == 0 and self._age_slot >= 0 and not close:  # one request in 16 will do
+        if now_ns & 15 == 0 and self._age_slot >= 0 and not close and age >= 0:  # one request in 16 will do
             close = hash(scope.client) % AGE_SLOTS == self._age_slot
         if close and scope.http_version == "2":
             close = False
@@ -252,44 +256,58 @@ class HttpFront:
         while pending:
             batch = pending[: self._max_batch]
             del pending[: len(batch)]  # the main thread may be here while the server's thread appends
-            self._batches += 1
-            self._last_ns = time.monotonic_ns()
-            self._depth[0] = len(pending) + len(self.reading)
             requests, bodies = zip(*batch, strict=True)
             _, formats, exchanges, arrived_ns, *_, ages = zip(*requests, strict=True)
             if min(ages) < len(self._moved):
                 pending[:0] = self._readdressed(batch)
                 continue
+            self._batches += 1
+            self._last_ns = time.monotonic_ns()
+            self._depth[0] = len(pending) + len(self.reading)
             try:
                 answers = self.engine.decide(bodies, formats, exchanges, arrived_ns)
             except Exception:  # the bidder fails towards no-bid
                 log.exception("the engine failed on a batch", requests=len(batch))
                 self._failures[0] += 1
                 answers = [(NO_BID, b"")] * len(batch)
-            for (proto, fmt, _, _, _, may_pack, close, _), (kind, payload) in zip(requests, answers, strict=False):
-                if kind == BID:
-                    index = fmt + CLOSING if close else fmt
-                    if may_pack and (small := gzip_answer(payload)) is not None:
-                        payload = small  # noqa: PLW2901
-                        index += GZIPPED
-                    proto.response_bytes(200, BID_HEADERS[index], payload)
-                elif kind == NO_BID and payload:  # an exchange that wants a response in any case
-                    proto.response_bytes(200, BID_HEADERS[fmt + CLOSING if close else fmt], payload)
-                elif kind == NO_BID:
-                    proto.response_empty(204, NO_BID_HEADERS[close])
-                else:
-                    status = 400 if kind == BAD else 413 if kind == TOO_LARGE else 429
-                    more = (CLOSE,) if close else ()
-                    proto.response_empty(status, error_headers(payload.decode("utf-8", "replace"), *more))
+            self._respond(requests, answers)
             self.shedder.decided(len(batch), more=True)
             if self._held:
                 self._held.decided(len(batch), more=bool(pending or self.reading))
 
+    def _respond(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        for (proto, fmt, _, _, _, may_pack, close, _), (kind, payload) in zip(requests, answers, strict=False):
+            if kind == BID:
+                index = fmt + CLOSING if close else fmt
+                if may_pack and (small := gzip_answer(payload)) is not None:
+                    payload = small  # noqa: PLW2901
+                    index += GZIPPED
+                proto.response_bytes(200, BID_HEADERS[index], payload)
+            elif kind == NO_BID and payload:  # an exchange that wants a response in any case
+                proto.response_bytes(200, BID_HEADERS[fmt + CLOSING if close else fmt], payload)
+            elif kind == NO_BID:
+                proto.response_empty(204, NO_BID_HEADERS[close])
+            else:
+                status = 400 if kind == BAD else 413 if kind == TOO_LARGE else 429
+                more = (CLOSE,) if close else ()
+                proto.response_empty(status, error_headers(payload.decode("utf-8", "replace"), *more))
+
+    def _rehearse(self, batch: list[tuple[Request, bytes]]) -> None:
+        """Answer a new worker's own requests: the same work as in `_decide`, without a trace."""
+        requests, bodies = zip(*batch, strict=True)
+        _, formats, exchanges, arrived_ns, *_ = zip(*requests, strict=True)
+        self._respond(requests, self.engine.decide(bodies, formats, exchanges, arrived_ns))
+
     def _readdressed(self, batch: list[tuple[Request, bytes]]) -> list[tuple[Request, bytes]]:
-        """``batch`` by the indices of the current snapshot; whose exchange is gone is told so."""
+        """``batch`` by the indices of the current snapshot; whose exchange is gone is told so, samples are answered."""
         kept = []
+        samples = [each for each in batch if each[0][7] == SAMPLE]
+        if samples and self._warmth is not None:
+            self._warmth.rehearse(partial(self._rehearse, samples))
         for request, raw in batch:
             exchange = request[2]
+            if request[7] == SAMPLE:
+                continue
             for moved in self._moved[request[7] :]:
                 exchange = moved.get(exchange, exchange)
             if exchange < 0:
@@ -328,7 +346,7 @@ class HttpFront:
         ``idle`` is called every tick. ``fresh``: keep warm until the first request.
         """
         if fresh:
-            self._warmth = Warmth(self.engine, FMT_JSON, (self._config.http_host, self.port))
+            self._warmth = Warmth(self.engine, FMT_JSON, self._config.http_host, self.port)
         while not stopping():
             self._tick()
             idle()
@@ -350,9 +368,8 @@ class HttpFront:
             warmth.close()
             self._warmth = None
         else:
-            with self._lock:
-                warmth.rehearse()
-            warmth.ask()
+            warmth.send()
+            warmth.receive()
 
     def _tick(self) -> None:
         batches = self._batches

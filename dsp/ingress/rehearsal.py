@@ -7,16 +7,17 @@ name. The engine rehearses meanwhile (`Decider.rehearsing`), and the front count
 nothing of it is left in books, logs, metrics or experiments.
 
 What has been fast once is slow again after a pause of milliseconds, when others have had the core's caches: four
-times as slow after twenty. So a new worker goes on deciding a sample request every `PAUSE_S` until the first real one
-comes, for `FRESH_S` at the most (`Warmth`); that takes about a fifth of a core that would idle.
+times as slow after twenty. So a new worker goes on sending itself a sample request, `PAUSE_S` after the last answer,
+until the first real one comes, for `FRESH_S` at the most (`Warmth`); that takes about a third of a core that would
+idle. They take the whole way, through the kernel's sockets and the front's threads: deciding alone left it cold.
 
 A rehearsal that fails costs the first callers some milliseconds, nothing else: it is logged, and the worker serves.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
+import secrets
 import socket
 import threading
 import time
@@ -32,6 +33,7 @@ from dsp.base.metrics import Metrics
 from dsp.bidder.warm import warm_bodies
 from dsp.ingress.decider import Decider
 from dsp.ingress.grpc_side import BID
+from dsp.ingress.h2wire import header_block, preface, request_frames
 from dsp.openrtb.columns import FMT_JSON, FMT_PROTOBUF
 
 log = logger(__name__)
@@ -40,8 +42,7 @@ HOST = "127.0.0.1"
 ROUNDS = 6  # of every sample request, by each of at most MOST exchanges
 MOST = 4
 TIMEOUT_S = 5.0
-PAUSE_S, FRESH_S = 0.002, 10.0
-PING_S = 0.2
+PAUSE_S, FRESH_S = 0.001, 10.0
 _TYPES = {FMT_JSON: "application/json", FMT_PROTOBUF: "application/x-protobuf"}
 
 
@@ -78,52 +79,81 @@ def rehearse(kind: str, open_front: Callable[..., Any], config: Config, engine: 
 
 
 class Warmth:
-    """Keeps a new worker at full speed until its first request comes; its front decides when to call what.
+    """Keeps a new worker at full speed until its first request comes: sample requests, through the front itself.
 
-    ``address``: where the front serves HTTP, to be asked for its health as well; None for another kind.
+    A front knows them by what nobody else has: ``secret`` is the last part of the path over HTTP, ``key`` is the
+    authorization over gRPC.
+    It sends and receives when it likes, from any thread, and has what arrives answered by `rehearse`.
     """
 
-    def __init__(self, engine: Decider, fmt: int, address: tuple[str, int] | None = None) -> None:
-        self._engine, self._fmt = engine, fmt
+    def __init__(self, engine: Decider, fmt: int, host: str, port: int) -> None:
+        self.secret = secrets.token_urlsafe(24)
+        self.key = f"Bearer {self.secret}".encode()
+        self._engine = engine
         bodies, formats = warm_bodies(1)
         self._bodies = [body for body, each in zip(bodies, formats, strict=True) if each == fmt]
+        self._write = self._http if fmt == FMT_JSON else self._grpc
+        self._block = header_block("localhost", BID, [("authorization", self.key.decode())])
         self._turn = 0
         self._end_s = time.monotonic() + FRESH_S
         self._socket: socket.socket | None = None
-        if address is not None:
-            with contextlib.suppress(OSError):
-                self._socket = socket.create_connection(address, PING_S)
+        try:
+            self._socket = socket.create_connection((host.strip("[]"), port), TIMEOUT_S)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if fmt == FMT_PROTOBUF:
+                self._socket.sendall(preface())
+        except OSError as error:
+            self._failed(error)
 
     def over(self) -> bool:
-        """Whether it has lasted long enough."""
+        """Whether it has lasted long enough, or went wrong."""
         return time.monotonic() > self._end_s
 
-    def rehearse(self) -> None:
-        """Decide one sample request without a trace. On the thread that decides, or under its lock."""
-        self._turn += 1
+    def send(self) -> None:
+        """Send the next sample request."""
         body = self._bodies[self._turn % len(self._bodies)]
+        request = self._write(body)
+        self._turn += 1
+        self._call(lambda connection: connection.sendall(request))
+
+    def receive(self, flags: int = 0) -> None:
+        """Wait for an answer, or with MSG_DONTWAIT take what there is."""
+        self._call(lambda connection: connection.recv(1 << 16, flags))
+
+    def rehearse(self, answer: Callable[[], object]) -> None:
+        """Have sample requests answered without a trace. On the thread that decides."""
         try:
             with self._engine.rehearsing() as exchanges:
                 if exchanges:
-                    self._engine.decide([body], [self._fmt], [0], [time.monotonic_ns()], self._fmt == FMT_PROTOBUF)
-        except Exception:
-            log.exception("a rehearsal failed; the first requests may be slow")
-            self._end_s = 0.0
-
-    def ask(self) -> None:
-        """Ask the front for its health. Not under a lock that it may wait for."""
-        if self._socket is not None:
-            try:
-                self._socket.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
-                self._socket.recv(4096)
-            except OSError:
-                self.close()
+                    answer()
+        except Exception as error:
+            self._failed(error)
 
     def close(self) -> None:
         """Hang up."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def _call(self, call: Callable[[socket.socket], object]) -> None:
+        if self._socket is not None:
+            try:
+                call(self._socket)
+            except BlockingIOError:
+                pass  # nothing there yet
+            except OSError as error:
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        log.warning("a rehearsal failed; the first requests may be slow", why=repr(error)[:200])
+        self._end_s = 0.0
+
+    def _http(self, body: bytes) -> bytes:
+        head = f"POST /bid/{self.secret} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {_TYPES[FMT_JSON]}\r\n"
+        return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+
+    def _grpc(self, body: bytes) -> bytes:
+        return request_frames(self._block, body, 2 * self._turn + 1)
 
 
 def _call_http(port: int, engine: Decider, exchanges: Sequence[str]) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from bench.load.h2kernel import grpc_status, has_seatbid
-from bench.load.h2wire import GRPC_STATUS, GRPC_STATUS_HUFFMAN, header_block, pack, preface, request_frames
+from bench.load.h2wire import GRPC_STATUS, GRPC_STATUS_HUFFMAN, pack
 from bench.load.http1kernel import W_CLOSE, W_IN, W_LEFT, W_STATUS, W_WIDTH, parse_head
+from dsp.ingress.h2wire import header_block, preface, request_frames
 
 
 def u8(data: bytes) -> np.ndarray:
@@ -33,12 +34,12 @@ def test_h2_reads_our_requests_as_we_meant_them(size):
     events = server.receive_data(preface())
     assert any(isinstance(event, h2.events.RemoteSettingsChanged) for event in events)
     for stream_id in (1, 3):
-        events = server.receive_data(with_stream(request_frames(block, body), stream_id))
+        events = server.receive_data(request_frames(block, body, stream_id))
         headers = next(event for event in events if isinstance(event, h2.events.RequestReceived))
         assert headers.stream_id == stream_id
         assert dict(headers.headers) == {
             ":method": "POST", ":scheme": "http", ":path": "/dsp.v1.Bidder/Bid", ":authority": "127.0.0.1:80",
-            "te": "trailers", "content-type": "application/grpc", "user-agent": "dsp-bench/1",
+            "te": "trailers", "content-type": "application/grpc", "user-agent": "dsp",
             "authorization": "Bearer " + "t" * 200,
         }  # fmt: skip
         data = b"".join(event.data for event in events if isinstance(event, h2.events.DataReceived))

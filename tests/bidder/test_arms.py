@@ -19,6 +19,7 @@ from dsp.base.metrics import Metrics
 from dsp.bidder.answer import BID
 from dsp.bidder.arms import units_of
 from dsp.bidder.engine import Engine
+from dsp.bidder.meters import Meters
 from dsp.log.decisions import DecisionWriter, read_decisions
 from dsp.model.features import SPEC_HASH
 
@@ -115,7 +116,7 @@ def test_arms_fill_by_their_shares_stay_the_same_and_are_in_log_and_token(stage:
 def test_who_is_held_out_is_logged_with_price_and_costs_nothing(stage: Stage, tmp_path: Path) -> None:
     engine = stage.engine(scenario({"name": "held", "share": 0.5, "control": True}, {"name": "shown", "share": 0.5}))
     metrics = Metrics.memory()
-    engine._use_metrics(metrics)
+    engine.meters = Meters(metrics)
     logged(engine, tmp_path)
     before = int(engine.slices.available.sum())
     kinds = ask(engine, range(400))

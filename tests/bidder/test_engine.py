@@ -18,6 +18,7 @@ from dsp.base.metrics import Metrics
 from dsp.base.token import TOKEN_TEST
 from dsp.bidder.answer import BAD, BID, NO_BID, SHED, TOO_LARGE
 from dsp.bidder.engine import Engine
+from dsp.bidder.meters import Meters
 from dsp.bidder.retry import EVERY_NS
 from dsp.bidder.rollout import Loaded
 from dsp.bidder.slices import Slices
@@ -274,7 +275,7 @@ def test_a_model_that_does_not_load_is_tried_again_and_reported_once(
 def test_a_shadowing_model_changes_no_answer_and_is_compared_in_metrics(stage: Stage) -> None:
     engine = stage.engine(dict(BASE))
     metrics = Metrics.memory()
-    engine._use_metrics(metrics)
+    engine.meters = Meters(metrics)
     body = request()
     alone = decide(engine, body)[0][0]
     engine.models.challenge(second_version(stage), 0.0)
@@ -350,7 +351,7 @@ def test_creatives_are_shown_by_their_shares_and_the_log_has_the_chance(stage: S
 def test_every_request_is_counted_once_under_what_became_of_it(stage: Stage) -> None:
     engine = stage.engine(dict(BASE))
     metrics = Metrics.memory()
-    engine._use_metrics(metrics)
+    engine.meters = Meters(metrics)
     decide(engine, request(), request(badv=["lender.example"]), b"nonsense", request(test=1))
     outcomes = metrics.counter("dsp_bid_requests_total").sum(axis=0)
     assert outcomes[[BID, NO_BID, BAD]].tolist() == [2, 1, 1]

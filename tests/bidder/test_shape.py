@@ -15,6 +15,7 @@ from dsp.base.config import Config, ShapingConfig
 from dsp.base.metrics import Metrics
 from dsp.bidder.answer import BID
 from dsp.bidder.engine import Engine
+from dsp.bidder.meters import Meters
 from dsp.bidder.shape import REFUSED, TRIED, Cells, Shaping
 from dsp.bidder.shaped import shaping_report
 from dsp.openrtb.codes import NBR_NOT_WORTH
@@ -157,7 +158,7 @@ def test_what_is_no_file_of_cells_is_made_anew(tmp_path: Path) -> None:
 def test_the_report_names_the_traffic_that_is_refused(stage: Stage, tmp_path: Path) -> None:
     config = Config(data_dir=str(tmp_path), shaping=SETTINGS)
     engine = stage.engine(copy.deepcopy(BASE))
-    engine._use_metrics(Metrics.create(tmp_path / "run" / "bidder-http-0.metrics", "bidder"))
+    engine.meters = Meters(Metrics.create(tmp_path / "run" / "bidder-http-0.metrics", "bidder"))
     engine.metrics.name_labels("exchange", engine.plan.exchange_names)
     traffic = Traffic(engine, path=tmp_path / "run" / "shape-http0.cells")
     dear = of_publisher("dear", **DEAR)

@@ -49,8 +49,8 @@ def test_an_engine_that_fails_still_lets_the_rehearsal_end() -> None:
 class Fresh:
     """A front of that kind on an engine, serving as a new worker does."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind, self.engine, self.metrics = kind, FakeEngine(), Metrics.memory()
+    def __init__(self, kind: str, engine: FakeEngine | None = None) -> None:
+        self.kind, self.engine, self.metrics = kind, engine or FakeEngine(), Metrics.memory()
         settings = msgspec.structs.replace(
             Config().bidder, http_host="127.0.0.1", http_port=0, grpc_host="127.0.0.1", grpc_port=0, drain_s=0.0
         )
@@ -105,5 +105,21 @@ def test_a_new_worker_that_nobody_asks_stops_rehearsing(kind: str, monkeypatch: 
     fresh = Fresh(kind)
     until(lambda: fresh.engine.polls >= 1)
     assert fresh.engine.rehearsals == 0
+    assert fresh.bid().endswith(b"bid me")
+    fresh.close()
+
+
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_rehearsal_that_fails_is_the_last_and_counts_nothing(kind: str) -> None:
+    class Broken(FakeEngine):
+        def rehearsing(self) -> Any:
+            self.rehearsals += 1
+            raise RuntimeError("broken")
+
+    fresh = Fresh(kind, Broken())
+    until(lambda: fresh.engine.polls >= 2)
+    assert fresh.engine.rehearsals == 1
+    assert not fresh.metrics.counter("dsp_engine_errors_total").any()
+    assert not fresh.metrics.counter("dsp_bid_requests_total").any()
     assert fresh.bid().endswith(b"bid me")
     fresh.close()
