@@ -23,6 +23,9 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from dsp.base.kernel import inlined
+
+AHEAD = 8  # rows: about what a row's work hides of a cache miss
 PADDING = 64  # spare bytes at the end of a text array: a vector load may look this far past its string
 
 _I1 = ir.IntType(1)
@@ -92,6 +95,20 @@ def peek16(typing: Any, text: Any, i: Any) -> Any:
         return builder.zext(_unaligned(builder, args[0], args[1], _I16), _I64)
 
     return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Bring the cache line at an address nearer, without waiting for it; any address will do."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I8.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, _I32(0), _I32(3), _I32(1)])  # to read, into every level, data
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic
@@ -228,3 +245,15 @@ def copy_words(source: int, source_at: int, target: int, target_at: int, n: int)
     """Copy ``n`` words."""
     for k in range(n):
         put(target, target_at + k, at(source, source_at + k))
+
+
+@inlined
+def prefetch_row(array: npt.NDArray[Any], i: int) -> None:
+    """`prefetch` where row ``i`` begins."""
+    prefetch(np.int64(array.ctypes.data) + i * array.strides[0])
+
+
+@inlined
+def prefetch_cell(array: npt.NDArray[Any], i: int, k: int) -> None:
+    """`prefetch` ``array[i, k]``."""
+    prefetch(np.int64(array.ctypes.data) + i * array.strides[0] + k * array.strides[1])

@@ -17,6 +17,7 @@ from dsp.audience.frequency import S_LIFECYCLE, room
 from dsp.audience.inflight import FULL, RESERVED, reserve
 from dsp.audience.profile import P_LIFECYCLE, P_SUPPRESS
 from dsp.base.kernel import kernel
+from dsp.base.memory import AHEAD, prefetch_cell, prefetch_row
 from dsp.base.metrics import FREQUENCY_DROPS
 from dsp.bidder.gate import Q_FOUND
 from dsp.bidder.price import B_CAND, B_PRICE, B_RESERVE
@@ -59,6 +60,10 @@ def drop_capped(
     """
     kept = 0
     for c in range(n):
+        ahead = min(c + AHEAD, n - 1)
+        prefetch_cell(li_i, cand[ahead, C_LI], LI_PRODUCT)
+        prefetch_cell(li_i, cand[ahead, C_LI], LI_SUPPRESS)
+        prefetch_row(cr_caps, cand[ahead, C_CR])
         r = imp[cand[c, C_IMP], I_REQ]
         li = cand[c, C_LI]
         product = li_i[li, LI_PRODUCT]

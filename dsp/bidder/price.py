@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsp.base.kernel import inlined, kernel
+from dsp.base.memory import AHEAD, prefetch_row
 from dsp.base.money import convert_up, impression_micros, quantize_cpm
 from dsp.bidder.gate import Q_CURRENCY, Q_FEE_PPM, Q_REASON
 from dsp.bidder.rank import (
@@ -131,6 +132,13 @@ def price(
     """
     scale_imp, imp_scale = np.int64(-1), 1.0  # the imp whose scale is known
     for a in range(n):
+        ahead = cand[min(a + AHEAD, n - 1), C_LI]
+        prefetch_row(li_v, ahead)
+        prefetch_row(cap, ahead)
+        prefetch_row(account_usd, ahead)
+        prefetch_row(fixed_bid, ahead)
+        prefetch_row(multiplier, ahead)
+        prefetch_row(factor, ahead)
         row = cand[a]
         li = row[C_LI]
         r = imp[row[C_IMP], I_REQ]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dsp.audience.profile import P_INTENT
 from dsp.base.kernel import inlined, kernel
-from dsp.base.memory import count_bits, lowest_bit
+from dsp.base.memory import count_bits, lowest_bit, prefetch_row
 from dsp.bidder.deal import currency_index, deal_floor, find_deal, imp_floor, known_deals
 from dsp.bidder.fit import AD_REFUSED, fits, medium_of
 from dsp.bidder.gate import GO, Q_AT, Q_FOUND, Q_NBR, Q_REASON, Q_REFUSES
@@ -374,11 +374,18 @@ def rank(
         score_all(listed, top_li, weight, product, intent, seed, score)
         for k in range(listed):  # unique keys that order as the scores do
             key[k] = (np.int64(score_bits[k]) << 32) | np.int64(top_li[k])
-        bound = 0x7FFFFFFFFFFFFFFF
+        following = best_below(listed, key, 0x7FFFFFFFFFFFFFFF)
         kept = 0
         for _ in range(min(listed, MAX_TRIES)):
-            bound = best_below(listed, key, bound)
+            bound = following
             li = bound & LOW32
+            following = best_below(listed, key, bound)
+            if following >= 0:  # tried after this one, which hides that its rows are far
+                creative = item[following & LOW32, IT_CREATIVE0]
+                prefetch_row(available, following & LOW32)
+                prefetch_row(shapes, creative)
+                prefetch_row(share, creative)
+                prefetch_row(ad, creative)
             came = try_line_item(
                 i, r, li, imp, deals, pool, q, rows, known, n_known, item, shapes, ad, cr_i, share, adv_domains,
                 seat_hash, cur_hash, usd, available, state, out, n,

@@ -34,6 +34,7 @@ from dsp.audience.profile import (
     P_RISK,
     PROFILE_BYTES,
 )
+from dsp.base.memory import AHEAD, prefetch_row
 from dsp.catalog.layout import (
     LI_FLAGS,
     LI_ID,
@@ -296,7 +297,7 @@ def _candidate_features(row: F32, product: int, line: F32) -> None:
     row[X_ACTIVE_INTENT] = row[X_ACTIVE_NOW] * intent
 
 
-@nb.njit(cache=True, nogil=True)
+@nb.njit(cache=True, nogil=True, _nrt=False)
 def build_features(
     out: F32,
     n: int,
@@ -331,6 +332,7 @@ def build_features(
             if person >= 0:
                 _person_features(row, profiles[person], c[CTX_HOUR] % 24, c[CTX_CATEGORY])
             last = m
+        prefetch_row(lines, cand_li[min(r + AHEAD, n - 1)])
         line = lines[cand_li[r]]
         product = np.int64(line[LINE_PRODUCT])
         if person >= 0:
