@@ -182,7 +182,7 @@ class GrpcNativeFront:
             answers = [(NO_BID, b"")] * len(batch)
         self._shedder.decided(len(batch), more=bool(self._waiting))
         if self._held:
-            self._held.decided(len(batch), more=bool(self._waiting))
+            self._held.decided(len(batch))
         self._respond(batch, answers)
 
     def _ask(self, batch: list[Call]) -> list[Answer]:

@@ -3,7 +3,7 @@
 Whoever is refused asks for the next thing at once, and a refusal costs a third of an answer; answered at once, refusals
 alone would fill the core. So after each batch at most a sixteenth as many are sent as were decided. A request that
 isn't refused yet holds its caller's stream or connection, so that most of the excess waits at the caller, where it
-costs nothing, or is given up there. Once nothing waits to be decided they go as fast as decisions do.
+costs nothing, or is given up there. Where batches are small nothing waits: then they go as fast as decisions do.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Held(Generic[T]):
     def __init__(self, refuse: Callable[[T], bool], most: int) -> None:
         self._refuse, self._most = refuse, most
         self._waiting: deque[T] = deque()
+        self._decided = 0  # since the last refusal
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -33,9 +34,9 @@ class Held(Generic[T]):
         while len(self._waiting) > self._most:
             self._refuse(self._waiting.popleft())
 
-    def decided(self, n: int, *, more: bool) -> None:
-        """A batch of ``n`` is done, with ``more`` waiting: send its share. Callers who have gone are not counted."""
-        left = max(1, n // PART) if more else n
+    def decided(self, n: int) -> None:
+        """A batch of ``n`` is done: send its share, or ``n`` where that is small. Callers who have gone are not counted."""
+        left, self._decided = divmod(self._decided + n, PART) if n >= PART else (n, 0)
         while self._waiting and left:
             left -= self._refuse(self._waiting.popleft())
 

@@ -273,7 +273,7 @@ class HttpFront:
             self._respond(requests, answers)
             self.shedder.decided(len(batch), more=True)
             if self._held:
-                self._held.decided(len(batch), more=bool(pending or self.reading))
+                self._held.decided(len(batch))
 
     def _respond(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
         for (proto, fmt, _, _, _, may_pack, close, _), (kind, payload) in zip(requests, answers, strict=False):

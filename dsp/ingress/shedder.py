@@ -1,14 +1,16 @@
 """Sheds load by queue delay: what would wait too long is refused unread, the requests that are worth least first.
 
 The queue may hold what is decided within ``queue_delay_ms``; how many requests that is follows from what one has cost
-lately, so it shrinks by itself when the machine slows down or shedding itself takes time. What a request is worth is
+lately, so it shrinks by itself when the machine slows down or shedding itself takes time. While shedding lasts, it is a
+quarter of that: a queue that stands gains nothing by being long, and what waits in a short one is still in the core's
+caches (after CoDel, Nichols and Jacobson 2012: a long queue is for bursts). What a request is worth is
 its exchange's: the expected surplus of its bids over its requests, recently. An exchange whose requests are all shed
 drifts back to the average, so that it is tried again.
 
 A front that has its whole queue in hand cuts it (`cut`). One that hands requests on as they come asks at the door
 (`full`): there the exchanges that are worth least find the queue full at LEAST of what the best may fill.
 
-Invariant: below the limit nothing is shed and nothing is spent but a comparison per round and one division per batch.
+Invariant: below the limit nothing is shed and nothing is spent but a comparison per round and two divisions per batch.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ C = TypeVar("C", bound=tuple[Any, ...])  # whose request, body, exchange, ...
 COST_MEMORY = 0.05  # weight of the newest batch
 WORTH_MEMORY = 0.2  # weight of the newest period
 IDLE_NS = 500_000  # a front that takes longer to see the next request had none
+LASTING = 4  # the queue is so many times shorter while shedding lasts
+CALM_NS = 100_000_000  # it lasts once it has gone on for so long, and until there was none for as long
 DRIFT = 0.05  # towards the average, per period without requests
 DECIDED = (OUTCOMES.index("bid"), OUTCOMES.index("no_bid"))
 LEAST = 0.75
@@ -51,6 +55,7 @@ class Shedder:
         self.share: list[float] = [1.0] * (UNKNOWN_EXCHANGE + 1)  # of the limit that an exchange may find taken
         self._busy_ns = self._done = 0.0  # of the last twenty batches that others waited behind
         self._since_ns = 0  # end of the batch before, 0 where nothing waited then
+        self._first_ns = self._last_ns = -CALM_NS  # of the present spell of shedding
 
     def decided(self, n: int, *, more: bool) -> None:
         """A batch of ``n`` is done; whether ``more`` is waiting. Only busy rounds tell what a request costs."""
@@ -58,7 +63,10 @@ class Shedder:
         if self._since_ns and self._delay_ns:
             self._busy_ns += now_ns - self._since_ns - self._busy_ns * COST_MEMORY
             self._done += n - self._done * COST_MEMORY
-            self.limit = max(self._least, min(self._most, int(self._delay_ns * self._done / self._busy_ns)))
+        if self._done:
+            lasts = self._last_ns - self._first_ns > CALM_NS and now_ns - self._last_ns <= CALM_NS
+            delay_ns = self._delay_ns / LASTING if lasts else self._delay_ns
+            self.limit = max(self._least, min(self._most, int(delay_ns * self._done / self._busy_ns)))
         self._since_ns = now_ns if more else 0
 
     def idle_until(self, arrived_ns: int) -> None:
@@ -75,6 +83,7 @@ class Shedder:
         excess = len(waiting) - self.limit
         if excess <= 0:
             return []
+        self._note()
         n = len(waiting)
         exchanges = np.fromiter((each[2] for each in waiting), np.int64, n)
         worth = self.worth[np.minimum(exchanges, UNKNOWN_EXCHANGE)]
@@ -86,7 +95,17 @@ class Shedder:
 
     def full(self, exchange: int, waiting: int) -> bool:
         """Whether a queue of ``waiting`` has no room for ``exchange``; to be asked where it is over half the limit."""
-        return waiting >= self.limit * self.share[min(exchange, UNKNOWN_EXCHANGE)]
+        full = waiting >= self.limit * self.share[min(exchange, UNKNOWN_EXCHANGE)]
+        if full:
+            self._note()
+        return full
+
+    def _note(self) -> None:
+        """Something is shed now."""
+        now_ns = self._clock_ns()
+        if now_ns - self._last_ns > CALM_NS:
+            self._first_ns = now_ns
+        self._last_ns = now_ns
 
     def update(self) -> None:
         """Learn from the counters what requests were worth since the last time; a few times a second."""

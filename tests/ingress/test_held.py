@@ -8,8 +8,8 @@ from dsp.ingress.held import PART, Held
 MOST = 50
 
 
-@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 128), st.booleans()), max_size=30))
-def test_refusals_keep_their_order_and_their_pace(rounds: list[tuple[int, int, bool]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 128)), max_size=30))
+def test_refusals_keep_their_order_and_their_pace(rounds: list[tuple[int, int]]) -> None:
     sent: list[int] = []
 
     def refuse(caller: int) -> bool:
@@ -17,13 +17,13 @@ def test_refusals_keep_their_order_and_their_pace(rounds: list[tuple[int, int, b
         return True
 
     held, came = Held(refuse, MOST), 0
-    for new, decided, more in rounds:
+    for new, decided in rounds:
         held.add(range(came, came + new))
         came += new
         assert len(held) <= MOST  # what exceeds it was sent at once
         before = len(sent)
-        held.decided(decided, more=more)
-        assert len(sent) - before <= (max(1, decided // PART) if more else decided)
+        held.decided(decided)
+        assert len(sent) - before <= (-(-decided // PART) if decided >= PART else decided)
     held.let_go()
     assert sent == list(range(came))
 
@@ -37,5 +37,5 @@ def test_callers_who_have_gone_cost_nothing() -> None:
 
     held = Held(refuse, MOST)
     held.add(range(20))
-    held.decided(PART, more=True)
+    held.decided(PART)
     assert asked == list(range(11))  # ten had gone, one was told

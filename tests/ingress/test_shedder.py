@@ -46,6 +46,30 @@ def test_the_queue_holds_what_is_decided_within_the_delay() -> None:
     assert shed.limit == 128  # two batches always have room
 
 
+def test_a_burst_may_wait_longer_than_what_comes_while_shedding_lasts() -> None:
+    shed, clock = shedder()
+    busy(shed, clock, 100)
+    begun_ns = clock.now_ns
+    while clock.now_ns - begun_ns < 90 * MS:  # a burst
+        shed.cut(queue([3] * 1000))
+        busy(shed, clock, 100, 1)
+    assert shed.limit in (199, 200)
+    while clock.now_ns - begun_ns < 400 * MS:  # it goes on
+        shed.cut(queue([3] * 1000))
+        busy(shed, clock, 100, 1)
+    assert shed.limit == 128  # 50, but a batch always has room
+    busy(shed, clock, 25, 200)  # calm
+    begun_ns = clock.now_ns
+    while clock.now_ns - begun_ns < 400 * MS:
+        assert shed.full(3, 1000)
+        busy(shed, clock, 25, 1)
+    assert shed.limit in (199, 200)  # of 800
+    shed.decided(64, more=False)
+    clock.now_ns += 101 * MS
+    shed.decided(1, more=False)
+    assert shed.limit in (799, 800)
+
+
 def test_idle_time_is_no_cost() -> None:
     shed, clock = shedder()
     busy(shed, clock, 100)
