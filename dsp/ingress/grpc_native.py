@@ -22,7 +22,7 @@ from dsp.ingress.grpc_side import BID as BID_METHOD
 from dsp.ingress.grpc_side import SERVICE
 from dsp.ingress.held import Held
 from dsp.ingress.native import INVALID_ARGUMENT, NO_TOKEN, RESOURCE_EXHAUSTED, UNAUTHENTICATED, NativeServer
-from dsp.ingress.rehearsal import PAUSE_S, Warmth
+from dsp.ingress.rehearsal import Warmth
 from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_PROTOBUF
 from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
@@ -30,6 +30,7 @@ from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 log = logger(__name__)
 
 WAIT_MS = 20  # for calls, before looking at the clock again
+PAUSE_MS = 1  # between a new worker's own requests; a wait for calls can't be shorter
 HELD_NS = 50_000_000  # nothing came for so long: nobody needs to be held back
 
 OVERLOADED = "overloaded: more is waiting than can be answered in time"
@@ -75,7 +76,7 @@ class GrpcNativeFront:
         if fresh:
             self._warmth = Warmth(self.engine, FMT_PROTOBUF, self._config.grpc_host, self.port)
         while True:
-            self._receive(WAIT_MS if self._warmth is None else int(PAUSE_S * 1e3))
+            self._receive(WAIT_MS if self._warmth is None else PAUSE_MS)
             if self._warmth is not None:
                 self._keep_warm(self._warmth)
             if len(self._waiting) > self._shedder.limit:
@@ -98,7 +99,7 @@ class GrpcNativeFront:
         self._native.close()
 
     def _keep_warm(self, warmth: Warmth) -> None:
-        """Answer the sample that has arrived; or, `PAUSE_S` later, send the next one."""
+        """Answer the sample that has arrived; or, `PAUSE_MS` later, send the next one."""
         if self._samples:
             warmth.rehearse(lambda: self._respond(self._samples, self._ask(self._samples)))
             self._samples = []

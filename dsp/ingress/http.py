@@ -36,7 +36,7 @@ from dsp.ingress.http_rules import (
     error_headers,
     format_of,
 )
-from dsp.ingress.rehearsal import PAUSE_S, Warmth
+from dsp.ingress.rehearsal import Warmth
 from dsp.ingress.rsgi import Body, Exchange, RsgiServer, Scope
 from dsp.ingress.shedder import Shedder
 from dsp.openrtb.columns import FMT_JSON
@@ -45,6 +45,7 @@ from dsp.openrtb.limits import MAX_BATCH, MAX_BODY_BYTES
 log = logger(__name__)
 
 TICK_S = 0.01
+PAUSE_S = 0.0003  # between a new worker's own requests
 BODY_TIMEOUT_NS = 10_000_000_000
 DISCARD_BYTES = 16 << 20  # of a body that is too large: read and dropped so that the client gets to see its 413
 QUIET_NS = 500_000_000  # draining, nothing for so long means that nobody is left

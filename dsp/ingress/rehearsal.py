@@ -7,7 +7,7 @@ name. The engine rehearses meanwhile (`Decider.rehearsing`), and the front count
 nothing of it is left in books, logs, metrics or experiments.
 
 What has been fast once is slow again after a pause of milliseconds, when others have had the core's caches: four
-times as slow after twenty. So a new worker goes on sending itself a sample request, `PAUSE_S` after the last answer,
+times as slow after twenty. So a new worker goes on sending itself a sample request, soon after the last answer,
 until the first real one comes, for `FRESH_S` at the most (`Warmth`); that takes about a third of a core that would
 idle. They take the whole way, through the kernel's sockets and the front's threads: deciding alone left it cold.
 
@@ -42,7 +42,7 @@ HOST = "127.0.0.1"
 ROUNDS = 6  # of every sample request, by each of at most MOST exchanges
 MOST = 4
 TIMEOUT_S = 5.0
-PAUSE_S, FRESH_S = 0.001, 10.0
+FRESH_S = 10.0
 _TYPES = {FMT_JSON: "application/json", FMT_PROTOBUF: "application/x-protobuf"}
 
 
