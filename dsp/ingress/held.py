@@ -35,7 +35,7 @@ class Held(Generic[T]):
             self._refuse(self._waiting.popleft())
 
     def decided(self, n: int) -> None:
-        """A batch of ``n`` is done: send its share, or ``n`` where that is small. Callers who have gone are not counted."""
+        """A batch of ``n`` is done: send its share, or ``n`` where that is small. Who has gone is not counted."""
         left, self._decided = divmod(self._decided + n, PART) if n >= PART else (n, 0)
         while self._waiting and left:
             left -= self._refuse(self._waiting.popleft())
