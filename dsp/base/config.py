@@ -31,7 +31,7 @@ class BidderConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     cpus: tuple[int, ...] = ()  # pin workers to these, in turn; empty: leave it to the kernel
     max_batch: int = 128  # requests decided at once, at most; never waited for
     queue_limit: int = 2048  # requests waiting in one worker; more are shed with 429 / RESOURCE_EXHAUSTED
-    queue_delay_ms: float = 40.0  # a longer queue is cut: the requests worth least are shed first; 0: never
+    queue_delay_ms: float = 40.0  # a longer queue is cut, to a quarter once that lasts, least worth first; 0: never
     grpc_streams: int = 64  # calls that one gRPC connection may have open: beyond it the caller waits, at no cost here
     connection_max_age_s: float = 300.0  # older connections are asked to come anew, so that new workers get some
     drain_s: float = 10.0  # a worker that ends serves on for so long, at most

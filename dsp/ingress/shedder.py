@@ -3,9 +3,10 @@
 The queue may hold what is decided within ``queue_delay_ms``; how many requests that is follows from what one has cost
 lately, so it shrinks by itself when the machine slows down or shedding itself takes time. While shedding lasts, it is a
 quarter of that: a queue that stands gains nothing by being long, and what waits in a short one is still in the core's
-caches (after CoDel, Nichols and Jacobson 2012: a long queue is for bursts). What a request is worth is
-its exchange's: the expected surplus of its bids over its requests, recently. An exchange whose requests are all shed
-drifts back to the average, so that it is tried again.
+caches (after CoDel, Nichols and Jacobson 2012: a long queue is for bursts).
+
+What a request is worth is its exchange's: the expected surplus of its bids over its requests, recently. An exchange
+whose requests are all shed drifts back to the average, so that it is tried again.
 
 A front that has its whole queue in hand cuts it (`cut`). One that hands requests on as they come asks at the door
 (`full`): there the exchanges that are worth least find the queue full at LEAST of what the best may fill.

@@ -28,6 +28,15 @@ def test_refusals_keep_their_order_and_their_pace(rounds: list[tuple[int, int]])
     assert sent == list(range(came))
 
 
+def test_what_batches_leave_of_a_refusal_is_not_lost() -> None:
+    sent: list[int] = []
+    held = Held(lambda caller: not sent.append(caller), 1000)  # type: ignore[func-returns-value]
+    held.add(range(100))
+    for _ in range(PART):
+        held.decided(PART + 1)
+    assert len(sent) == PART + 1
+
+
 def test_callers_who_have_gone_cost_nothing() -> None:
     asked: list[int] = []
 
